@@ -118,30 +118,16 @@ class TestMemoryUnderTrio(AioContract):
     loop = "trio"
 
 
-class InThreads(AioContract):
+@pytest.mark.needs("memory")
+class TestMemoryInThreadsUnderAsyncio(AioContract):
     """The same where calls may block."""
+
+    backend = "memory"
+    loop = "asyncio"
 
     @pytest.fixture(autouse=True)
     def _in_threads(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(Channel, "may_block", True)
-
-
-@pytest.mark.needs("memory")
-class TestMemoryInThreadsUnderAsyncio(InThreads):
-    backend = "memory"
-    loop = "asyncio"
-
-
-@pytest.mark.needs("memory")
-class TestMemoryInThreadsUnderTrio(InThreads):
-    backend = "memory"
-    loop = "trio"
-
-
-@pytest.mark.needs("shm")
-class TestShmUnderAsyncio(AioContract):
-    backend = "shm"
-    loop = "asyncio"
 
 
 @pytest.mark.needs("shm")

@@ -7,13 +7,13 @@ import pytest
 
 import ipcq
 from ipcq.testing import BackendContract
-from ipcq.testing.machine import machine_for
 
 
 class TestPyshm(BackendContract):
     backend = "pyshm"
 
 
+@pytest.mark.once
 class TestPyshmUnderShmlock(BackendContract):
     backend = "pyshm"
     small: ClassVar[Mapping[str, Any]] = {**BackendContract.small, "lock": "shmlock"}
@@ -25,7 +25,3 @@ class TestPyshmUnderShmlock(BackendContract):
     def create(self, name: str | None = None, **options: Any) -> "ipcq.Queue[Any]":
         """Create with lock="shmlock", also where a test gives no limits."""
         return super().create(name, **{**options, "lock": "shmlock"})
-
-
-TestPyshmAgrees = machine_for("pyshm")
-TestPyshmWithLeasesAgrees = machine_for("pyshm", leases=True)

@@ -9,6 +9,7 @@ class TestShm(BackendContract):
     backend = "shm"
 
 
+@pytest.mark.once
 class TestShmInPython(BackendContract):
     backend = "shm"
 

@@ -231,6 +231,7 @@ class TestSocketpair(BackendContract):
         assert self.attach().empty()
 
 
+@pytest.mark.once
 class TestSocketpairByFiles(BackendContract):
     """Every message of at least one byte travels as a sealed file."""
 

@@ -16,7 +16,7 @@ from processes.needs import needs_leases
 from processes.sizes import size
 
 HISTORIES = size(1, 20)
-OPERATIONS = size(400_000, 1_000_000)
+OPERATIONS = size(100_000, 1_000_000)
 PROCESSES = 4
 
 SHORT_HISTORIES = size(500, 5000)
@@ -36,7 +36,7 @@ def operations(request: pytest.FixtureRequest) -> int:
 def test_a_history_of_four_producers_and_four_consumers_is_that_of_one_queue(
     name: str, backend: str, queue: "ipcq.Queue[object]", history: int, operations: int
 ) -> None:
-    """C8: in 400,000 operations no message certainly overtakes another, is lost, duplicated, or missed by a get."""
+    """C8: in 100,000 operations no message certainly overtakes another, is lost, duplicated, or missed by a get."""
     at = [name, backend]
     with Peers(patience=None) as peers:
         share = operations // 2 // PROCESSES
