@@ -179,11 +179,22 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 @pytest.hookimpl(tryfirst=True)  # before pytest selects by marks
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark tests that need one Python only, and start with the slow ones."""
+    """Mark tests that need one Python only; several workers get the storms among the tests that mostly wait."""
     for item in items:
         if item.path.is_relative_to(config.rootpath) and is_once(item.path.relative_to(config.rootpath)):
             item.add_marker("once")
-    items.sort(key=lambda item: item.get_closest_marker("storm") is None)
+    if hasattr(config, "workerinput"):
+        items[:] = spread(items)
+
+
+def spread(items: list[pytest.Item]) -> list[pytest.Item]:
+    """Return the tests with the storms spread over the first half: few run at a time, and none is the last to end."""
+    storms = [item for item in items if item.get_closest_marker("storm") is not None]
+    others = [item for item in items if item.get_closest_marker("storm") is None]
+    distance = len(others) // (2 * len(storms) + 1) + 1
+    for number, storm in enumerate(storms):
+        others.insert(number * (distance + 1), storm)
+    return others
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # outside a test's timeout

@@ -144,8 +144,9 @@ def workers(session: nox.Session) -> tuple[str, ...]:
         return ()
     if any(path.resolve().is_relative_to("/tmp") for path in (Path.cwd(), Path(session.bin))):
         return ()
+    # Most tests wait for something, so two workers for each processor keep it busy.
     # A crashed worker is not replaced: the run ends with its failure. Otherwise xdist might wait forever.
-    return "-n", "auto", "--max-worker-restart=0"
+    return "-n", str(2 * (os.cpu_count() or 1)), "--max-worker-restart=0"
 
 
 def time_limit(much: str) -> tuple[str, ...]:
