@@ -35,9 +35,10 @@ def test_calls_end_on_schedule_while_peers_are_stopped_at_random_instants(
 ) -> None:
     """C11: beside stopped producers and consumers every call ends in time, and after SIGCONT no message is missing."""
     at = [name, backend]
+    patience = {"patience": 100.0}  # their calls, which last as long as they are stopped, are not under test
     others: list[Peer] = [
-        *(peers.fork(produce, attached, at, number, peers.ledger("producer", number)) for number in range(2)),
-        *(peers.fork(consume, attached, at, number, peers.ledger("consumer", number)) for number in range(2)),
+        *(peers.fork(produce, attached, at, each, peers.ledger("producer", each), **patience) for each in range(2)),
+        *(peers.fork(consume, attached, at, each, peers.ledger("consumer", each), **patience) for each in range(2)),
     ]
     for peer in others:
         peer.hear()
