@@ -112,8 +112,9 @@ def test_the_mode_of_roots_queue_decides_what_other_users_may(
         assert kind == expected, rest
 
 
-@pytest.mark.parametrize("umask", [0o000, 0o077, 0o777])
-@pytest.mark.parametrize("mode", [0o600, 0o640, 0o622, 0o666])
+@pytest.mark.parametrize(
+    ("mode", "umask"), [(0o600, 0o000), (0o600, 0o777), (0o640, 0o077), (0o622, 0o777), (0o666, 0o000), (0o666, 0o077)]
+)
 def test_a_queue_has_exactly_its_mode_as_another_user_under_any_umask(
     mode: int, umask: int, name: str, backend: str, peers: Peers
 ) -> None:

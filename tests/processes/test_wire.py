@@ -119,7 +119,7 @@ def bombs(size: int) -> dict[str, bytes]:
     }
 
 
-BOMBS = bombs(MIB)
+BOMBS = bombs(MIB >> 2)
 
 
 @pytest.mark.parametrize("bomb", BOMBS)
