@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from backends import wrong
+from backends import wrong, wrong_leases, wrong_native, wrong_places, wrong_queues
+
+#: The modules with the faults. test_wrong_servers.py has those of a backend with a server.
+FAMILIES = (wrong_leases, wrong_native, wrong_places, wrong_queues)
 
 pytestmark = pytest.mark.needs("memory")  # each faulty backend is memory with one fault
 
@@ -51,10 +54,10 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory) -> Verdicts:
     metadata = place / "wrong-1.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: wrong\nVersion: 1\n")
-    lines = [f"{fault.name} = backends.wrong:{fault.__name__}\n" for fault in (*wrong.FAULTS, *wrong.ODDITIES)]
+    lines = [f"{fault.name} = {fault.__module__}:{fault.__name__}\n" for fault in (*wrong.FAULTS, *wrong.ODDITIES)]
     (metadata / "entry_points.txt").write_text("".join(["[ipcq.backends]\n", *lines]))
     script = place / "test_run.py"
-    script.write_text(_RUN)
+    script.write_text(f"import {', '.join(family.__name__ for family in FAMILIES)}\n{_RUN}")
     wanted = {(fault.right, fault.caught_by) for fault in wrong.FAULTS}
     wanted |= {(fault.__name__, test) for fault in wrong.FAULTS for test in (fault.caught_by, UNTOUCHED)}
     wanted |= {(odd.__name__, test) for odd in wrong.ODDITIES for test in odd.passes}
