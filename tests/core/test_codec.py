@@ -1,7 +1,7 @@
 """MessagePack in C: it writes and reads what msgpack does, or leaves the item or message to msgpack.
 
-These tests compare the codec of a default handle with the one without C. The tests in test_serializers.py have examples
-of the expected results, and run with both codecs.
+These tests compare the codec of a default handle with the one without C. The tests in test_serializers*.py have
+examples of the expected results, and run with both codecs.
 """
 
 import gc
