@@ -54,7 +54,8 @@ SIMULTANEOUS = (
         for name in ("memory", "memory_queue", "mqueue", "pyshm", "shm", "socketpair", "sqlite")
     ),
     *(f"tests/backends/test_shm_{name}.py" for name in ("busy", "close", "doorbell", "handle")),
-    *(f"tests/backends/test_shm_{name}.py" for name in ("native", "native_batches", "turns")),
+    *(f"tests/backends/test_shm_native{name}.py" for name in ("", "_batches", "_during", "_references", "_results")),
+    "tests/backends/test_shm_turns.py",
     *(f"tests/processes/test_{name}.py" for name in ("exit", "fork", "fork_in_import", "fork_in_open")),
     *(f"tests/processes/test_{name}.py" for name in ("signals", "threads")),
 )
