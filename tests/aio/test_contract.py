@@ -106,16 +106,17 @@ class AioContract(Delivery, Batches, Waiting, Ends, Abilities, Leases):
         return facade
 
 
-@pytest.mark.needs("memory")
-class TestMemoryUnderAsyncio(AioContract):
-    backend = "memory"
-    loop = "asyncio"
+def families(backend: str, loop: str) -> Any:
+    """Return the families for a backend, on an event loop."""
+    return pytest.mark.needs(backend)(type("Families", (AioContract,), {"backend": backend, "loop": loop}))
 
 
-@pytest.mark.needs("memory")
-class TestMemoryUnderTrio(AioContract):
-    backend = "memory"
-    loop = "trio"
+TestMemoryUnderAsyncio = families("memory", "asyncio")
+TestMemoryUnderTrio = families("memory", "trio")
+TestShmUnderTrio = families("shm", "trio")
+TestMqueueUnderAsyncio = families("mqueue", "asyncio")
+TestSocketpairUnderTrio = families("socketpair", "trio")
+TestPyshmUnderAsyncio = families("pyshm", "asyncio")
 
 
 @pytest.mark.needs("memory")
@@ -128,27 +129,3 @@ class TestMemoryInThreadsUnderAsyncio(AioContract):
     @pytest.fixture(autouse=True)
     def _in_threads(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(Channel, "may_block", True)
-
-
-@pytest.mark.needs("shm")
-class TestShmUnderTrio(AioContract):
-    backend = "shm"
-    loop = "trio"
-
-
-@pytest.mark.needs("mqueue")
-class TestMqueueUnderAsyncio(AioContract):
-    backend = "mqueue"
-    loop = "asyncio"
-
-
-@pytest.mark.needs("socketpair")
-class TestSocketpairUnderTrio(AioContract):
-    backend = "socketpair"
-    loop = "trio"
-
-
-@pytest.mark.needs("pyshm")
-class TestPyshmUnderAsyncio(AioContract):
-    backend = "pyshm"
-    loop = "asyncio"

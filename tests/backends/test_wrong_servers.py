@@ -63,15 +63,24 @@ def faults(tmp_path_factory: pytest.TempPathFactory) -> Any:
         yield wrong.FAULTS
 
 
+def catching_tests(faults: Any) -> list[str]:
+    """Return the tests that catch a fault."""
+    return sorted({test for fault in faults for test in fault.caught_by})
+
+
+def broken(faults: Any) -> list[str]:
+    """Return the tests that have to fail, each with the class of its fault."""
+    return [f"Test{fault.__name__}::{test}" for fault in faults for test in fault.caught_by]
+
+
 @pytest.fixture(scope="module")
 def outcomes(faults: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Return how each test ended. One run serves all, because starting pytest and the server takes time."""
     place = tmp_path_factory.mktemp("run")
     script = place / "test_run.py"
     script.write_text(_RUN)
-    nodes = [f"Test{fault.__name__}::{fault.caught_by}" for fault in faults]
-    nodes += [f"{RIGHT}::{test}" for test in sorted({fault.caught_by for fault in faults})]
-    nodes.append(f"{UNSERVED}::{faults[0].caught_by}")
+    nodes = [*broken(faults), *(f"{RIGHT}::{test}" for test in catching_tests(faults))]
+    nodes.append(f"{UNSERVED}::{catching_tests(faults)[0]}")
     path = os.pathsep.join([os.environ["PYTHONPATH"], str(Path(__file__).parents[1])])
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-rA", "-q", "-p", "no:cacheprovider", "-c", "/dev/null", "--rootdir=."]
@@ -89,19 +98,16 @@ def outcomes(faults: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 
 
 def test_each_fault_is_caught(faults: Any, outcomes: dict[str, str]) -> None:
-    """By the test that its class names."""
-    missed = [
-        fault.__name__ for fault in faults if "FAILED" not in outcomes[f"Test{fault.__name__}::{fault.caught_by}"]
-    ]
-    assert missed == []
+    """By each of the tests that its class names."""
+    assert [node for node in broken(faults) if "FAILED" not in outcomes[node]] == []
 
 
 def test_the_example_passes_these_tests(faults: Any, outcomes: dict[str, str]) -> None:
     """So they fail because of the faults."""
-    wrong = {test: outcomes[f"{RIGHT}::{test}"] for test in sorted({fault.caught_by for fault in faults})}
-    assert set(wrong.values()) == {"PASSED"}, wrong
+    found = {test: outcomes[f"{RIGHT}::{test}"] for test in catching_tests(faults)}
+    assert set(found.values()) == {"PASSED"}, found
 
 
 def test_a_backend_with_a_server_has_to_supply_it(faults: Any, outcomes: dict[str, str]) -> None:
     """The suite cannot be taken in part."""
-    assert "override the fixture `server` in TestUnserved" in outcomes[f"{UNSERVED}::{faults[0].caught_by}"]
+    assert "override the fixture `server` in TestUnserved" in outcomes[f"{UNSERVED}::{catching_tests(faults)[0]}"]

@@ -1,7 +1,8 @@
-"""The example of a backend with a server, with one deliberate fault each, and the test that must catch it."""
+"""The example of a backend with a server, with one deliberate fault each, and the tests that must catch it."""
 
 import re
 import time
+from collections.abc import Callable
 from contextlib import closing
 from typing import Any, ClassVar
 
@@ -18,12 +19,12 @@ class Wrong(ipcq_tcp.TcpBackend):
     """The example with a fault.
 
     Attributes:
-        caught_by: The test of the suite that has to fail.
+        caught_by: The tests of the suite that have to fail.
         Client: The client with the fault.
         Channel: The channel class with the fault.
     """
 
-    caught_by: ClassVar[str]
+    caught_by: ClassVar[tuple[str, ...]]
     Client: ClassVar[Any] = ipcq_tcp.Client
     Channel: ClassVar[Any] = ipcq_tcp.TcpChannel
 
@@ -52,124 +53,99 @@ class Wrong(ipcq_tcp.TcpBackend):
         return cls()
 
 
-class NewIdentities(ipcq_tcp.Client):
-    def request(self, operation: b.Operation, *arguments: Any, **content: Any) -> Any:
-        identity = f"{operation.identity}-{operation.attempt}"
-        return super().request(operation._replace(identity=identity), *arguments, **content)
-
-
-class DoublesPuts(Wrong):
-    """Each attempt is an operation of its own."""
-
-    caught_by = "test_a_put_whose_reply_is_lost_stores_one_message"
-    Client = NewIdentities
-
-
-class LosesGets(Wrong):
-    """Likewise."""
-
-    caught_by = "test_a_get_whose_reply_is_lost_takes_one_message"
-    Client = NewIdentities
-
-
-class DoublesBatches(Wrong):
-    """Likewise."""
-
-    caught_by = "test_a_batch_whose_replies_are_lost_arrives_once"
-    Client = NewIdentities
-
-
-class FindsItsOwnQueue(Wrong):
-    """Likewise: the second attempt finds the queue of the first."""
-
-    caught_by = "test_a_creation_whose_reply_is_lost_succeeds"
-    Client = NewIdentities
-
-
-class IgnoresDeadlines(Wrong):
-    """An attempt waits as long as it likes."""
-
-    caught_by = "test_a_timeout_holds_while_the_server_is_silent[put]"
+def changed(change: Callable[[b.Operation], b.Operation]) -> Any:
+    """Return a client that changes each operation before it asks the server."""
 
     class Client(ipcq_tcp.Client):
         def request(self, operation: b.Operation, *arguments: Any, **content: Any) -> Any:
-            return super().request(operation._replace(until=time.monotonic() + 2), *arguments, **content)
+            return super().request(change(operation), *arguments, **content)
+
+    return Client
 
 
-class IgnoresOpenTimeout(IgnoresDeadlines):
-    """Likewise, while it opens a queue."""
+def waiting(seconds: float) -> Any:
+    """Return a client that waits this long, whatever the deadline is."""
+    return changed(lambda operation: operation._replace(until=time.monotonic() + seconds))
 
-    caught_by = "test_open_timeout_bounds_all_of_open"
+
+def reporting(outcome: str) -> Any:
+    """Return a client that reports this outcome whenever the connection is lost."""
+
+    class Client(ipcq_tcp.Client):
+        def request(self, *arguments: Any, **content: Any) -> Any:
+            try:
+                return super().request(*arguments, **content)
+            except e.ConnectionLost as error:
+                error.outcome = outcome  # type: ignore[assignment]  # one of the outcomes
+                raise
+
+    return Client
+
+
+class IdentifiesAttempts(Wrong):
+    """Each attempt is an operation of its own, so the second one does it again or finds what the first one did."""
+
+    caught_by = (
+        "test_a_put_whose_reply_is_lost_stores_one_message",
+        "test_a_get_whose_reply_is_lost_takes_one_message",
+        "test_a_batch_whose_replies_are_lost_arrives_once",
+        "test_a_creation_whose_reply_is_lost_succeeds",
+    )
+    Client = changed(lambda operation: operation._replace(identity=f"{operation.identity}-{operation.attempt}"))
+
+
+class IgnoresDeadlines(Wrong):
+    """An attempt waits for two seconds."""
+
+    caught_by = (
+        "test_a_timeout_holds_while_the_server_is_silent[put]",
+        "test_open_timeout_bounds_all_of_open",
+    )
+    Client = waiting(2)
 
 
 class IgnoresShortTries(Wrong):
     """A call that does not wait takes longer than an answer."""
 
-    caught_by = "test_a_call_without_a_wait_ends_while_the_server_is_silent"
-
-    class Client(ipcq_tcp.Client):
-        def request(self, operation: b.Operation, *arguments: Any, **content: Any) -> Any:
-            return super().request(operation._replace(until=time.monotonic() + 4), *arguments, **content)
+    caught_by = ("test_a_call_without_a_wait_ends_while_the_server_is_silent",)
+    Client = waiting(4)
 
 
 class ForgetsLateMessages(Wrong):
     """A get whose reply comes too late loses its message."""
 
-    caught_by = "test_a_message_on_its_way_at_a_timeout_is_not_lost"
+    caught_by = ("test_a_message_on_its_way_at_a_timeout_is_not_lost",)
 
     class Channel(ipcq_tcp.TcpChannel):
         def try_get_many(self, limit: int, /) -> list[b.Received]:
             return [(data.encode("latin-1"), 0) for data in self.ask("get", limit=limit)]
 
 
-class Outcome(ipcq_tcp.Client):
-    outcome: str
-
-    def request(self, *arguments: Any, **content: Any) -> Any:
-        try:
-            return super().request(*arguments, **content)
-        except e.ConnectionLost as error:
-            error.outcome = self.outcome  # type: ignore[assignment]  # one of the outcomes
-            raise
-
-
 class IsTooSure(Wrong):
     """It reports that nothing was done after it has sent the request."""
 
-    caught_by = "test_a_silent_server_may_have_done_it"
-
-    class Client(Outcome):
-        outcome = "not done"
+    caught_by = ("test_a_silent_server_may_have_done_it",)
+    Client = reporting("not done")
 
 
 class IsNeverSure(Wrong):
     """It does not know that a request was not sent."""
 
-    caught_by = "test_a_server_that_is_away_has_done_nothing"
-
-    class Client(Outcome):
-        outcome = "unknown"
+    caught_by = ("test_a_server_that_is_away_has_done_nothing",)
+    Client = reporting("unknown")
 
 
 class GivesUp(Wrong):
     """It attempts each operation once."""
 
-    caught_by = "test_a_waiting_get_outlives_a_restart"
-
-    class Client(Outcome):
-        outcome = "done"
-
-
-class GivesUpPuts(GivesUp):
-    """Likewise."""
-
-    caught_by = "test_a_waiting_put_outlives_a_restart"
+    caught_by = ("test_a_waiting_get_outlives_a_restart", "test_a_waiting_put_outlives_a_restart")
+    Client = reporting("done")
 
 
 class AsksOften(Wrong):
     """It polls as a local backend does."""
 
-    caught_by = "test_an_idle_consumer_asks_once_a_second"
+    caught_by = ("test_an_idle_consumer_asks_once_a_second",)
 
     class Channel(ipcq_tcp.TcpChannel):
         slice = b.SLICE
@@ -181,7 +157,7 @@ class AsksOften(Wrong):
 class CannotBeWoken(Wrong):
     """A close waits for the end of its waits."""
 
-    caught_by = "test_close_ends_a_wait_on_the_server"
+    caught_by = ("test_close_ends_a_wait_on_the_server",)
 
     class Channel(ipcq_tcp.TcpChannel):
         def wake(self) -> None:
@@ -191,7 +167,7 @@ class CannotBeWoken(Wrong):
 class RetriesAfterClose(Wrong):
     """It has a loop of its own, which does not end with the handle."""
 
-    caught_by = "test_close_ends_a_call_that_waits_for_the_server"
+    caught_by = ("test_close_ends_a_call_that_waits_for_the_server",)
 
     class Channel(ipcq_tcp.TcpChannel):
         def try_get_many(self, limit: int, /) -> list[b.Received]:
@@ -208,7 +184,7 @@ class RetriesAfterClose(Wrong):
 class UnlinksByName(Wrong):
     """It removes whichever queue has the name."""
 
-    caught_by = "test_unlink_leaves_a_later_queue_alone[True]"
+    caught_by = ("test_unlink_leaves_a_later_queue_alone[True]",)
 
     def unlink_incarnation(self, name: str, incarnation: str) -> None:
         self.unlink(name)
@@ -217,7 +193,7 @@ class UnlinksByName(Wrong):
 class UnlinksNothing(Wrong):
     """It does not remove its own queue."""
 
-    caught_by = "test_unlink_removes_its_own_queue"
+    caught_by = ("test_unlink_removes_its_own_queue",)
 
     def unlink_incarnation(self, name: str, incarnation: str) -> None:
         pass
@@ -226,7 +202,7 @@ class UnlinksNothing(Wrong):
 class FollowsTheName(Wrong):
     """An old handle uses the queue that now has the name."""
 
-    caught_by = "test_two_queues_of_a_name_have_different_incarnations"
+    caught_by = ("test_two_queues_of_a_name_have_different_incarnations",)
 
     class Channel(ipcq_tcp.TcpChannel):
         def try_get_many(self, limit: int, /) -> list[b.Received]:

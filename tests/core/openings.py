@@ -25,29 +25,23 @@ ALL = Capabilities(
 )
 
 
-@pytest.fixture
-def one(installed: Installed) -> FakeBackend:
-    """Return the backend that ``auto`` ranks first."""
-    fake = FakeBackend("one", rank=900, capabilities=ALL, options={"depth": int, "lock": str, "fast": bool})
-    installed.backend(fake)
+def standing(name: str, rank: int, capabilities: Capabilities = ALL, **more: Any) -> Any:
+    """Return the fixture of an installed backend of this rank."""
+
+    @pytest.fixture
+    def fake(installed: Installed) -> FakeBackend:
+        fake = FakeBackend(name, rank=rank, capabilities=capabilities, **more)
+        installed.backend(fake)
+        return fake
+
     return fake
 
 
-@pytest.fixture
-def two(installed: Installed) -> FakeBackend:
-    """Return the backend that ``auto`` ranks second."""
-    fake = FakeBackend("two", rank=800, capabilities=ALL)
-    installed.backend(fake)
-    return fake
-
-
-@pytest.fixture
-def fleeting(installed: Installed) -> FakeBackend:
-    """Return a backend whose queues vanish with their last handle, with all other capabilities."""
-    fake = FakeBackend("fleeting", rank=500, capabilities=replace(ALL, persistence=Persistence.HOLDERS))
-    installed.backend(fake)
-    return fake
-
+# The ranks at which `auto` prefers the first to the second, and both to the third.
+one = standing("one", 900, options={"depth": int, "lock": str, "fast": bool})
+two = standing("two", 800)
+# Its queues vanish with their last handle.
+fleeting = standing("fleeting", 500, replace(ALL, persistence=Persistence.HOLDERS))
 
 Opening = Callable[..., "ipcq.Queue[Any]"]
 

@@ -2,15 +2,17 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pytest
 
 import ipcq
-from core.conftest import Installed
+from core import openings
 from core.fakes import FakeBackend, raising
+from core.openings import Opening
 from ipcq._opening import rivals
 from ipcq.backend import Capabilities, Persistence, Scope
 from ipcq.errors import LimitExceeded, MessageQueueError, PermissionDenied, QueueExists, QueueMismatch
@@ -18,20 +20,9 @@ from ipcq.errors import LimitExceeded, MessageQueueError, PermissionDenied, Queu
 ABLE = Capabilities(scope=Scope.HOST, persistence=Persistence.KERNEL, exact_qsize=True, priorities=True, nameless=True)
 
 
-@pytest.fixture
-def mine(installed: Installed) -> FakeBackend:
-    """Return the backend on which this process creates."""
-    fake = FakeBackend("mine", rank=900, capabilities=ABLE)
-    installed.backend(fake)
-    return fake
-
-
-@pytest.fixture
-def theirs(installed: Installed) -> FakeBackend:
-    """Return the backend on which the rival creates."""
-    fake = FakeBackend("theirs", rank=800, capabilities=ABLE)
-    installed.backend(fake)
-    return fake
+# This process creates on the first, and its rival on the second.
+mine, theirs = openings.standing("mine", 900, ABLE), openings.standing("theirs", 800, ABLE)
+open_with = openings.opened
 
 
 @pytest.fixture
@@ -49,20 +40,11 @@ def rival(mine: FakeBackend, theirs: FakeBackend) -> Callable[..., None]:
 
 
 @pytest.fixture
-def opened(name: str) -> Iterator[Callable[..., "ipcq.Queue[Any]"]]:
+def opened(open_with: Opening) -> Opening:
     """Return a function that opens the test's name with `auto`; the handles are closed after the test."""
-    handles = []
-
-    def open_it(**options: Any) -> "ipcq.Queue[Any]":
-        handles.append(ipcq.open(name, require=["nameless"], open_timeout=5, **options))
-        return handles[-1]
-
-    yield open_it
-    for handle in handles:
-        handle.close()
+    return partial(open_with, require=["nameless"], open_timeout=5)
 
 
-Opening = Callable[..., "ipcq.Queue[Any]"]
 Rival = Callable[..., None]
 
 
