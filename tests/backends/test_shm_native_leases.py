@@ -86,9 +86,14 @@ def queue(opened: Open) -> Handle:
     return opened()
 
 
+def leasing(queue: Handle) -> Any:
+    """Return the channel of a queue with leases."""
+    return queue._channel
+
+
 def states(queue: Handle) -> tuple[int, ...]:
     """Return how many messages are ready, leased, delayed and dead."""
-    return tuple(queue._channel.counts())  # type: ignore[attr-defined]  # the queue has leases
+    return tuple(leasing(queue).counts())
 
 
 def frames(call: Callable[[], object]) -> list[str]:
@@ -251,11 +256,11 @@ ENDS: dict[str, Callable[[Handle], object]] = {
     "lease with everything": lambda queue: shown(queue.lease(block=True, timeout=5, hold=5)),
     "lease by position": lambda queue: shown(queue.lease(True, 5.0)),
     "lease without end": lambda queue: shown(queue.lease(hold=float("inf"))),
-    "lease with the shortest hold": lambda queue: late(queue, lambda _: queue._channel.counts()),  # type: ignore[attr-defined]
+    "lease with the shortest hold": lambda queue: late(queue, lambda _: leasing(queue).counts()),
     **{f"hold {hold!r}": lambda queue, hold=hold: queue.lease(hold=hold) for hold in (0, -1, float("nan"), "5", True)},
     **{f"timeout {time!r}": lambda queue, time=time: queue.lease(timeout=time) for time in (-1, "5", float("nan"))},
     "block=1": lambda queue: queue.lease(1),  # type: ignore[arg-type]
-    "too many arguments": lambda queue: queue.lease(True, 5, 5),  # type: ignore[misc]
+    "too many arguments": lambda queue: queue.lease(True, 5, 5),  # type: ignore[call-arg]
     "an unknown name": lambda queue: queue.lease(wait=5),  # type: ignore[call-arg]
     "lease_many": lambda queue: [shown(each) for each in queue.lease_many(2)],
     "lease_many of all": lambda queue: [shown(each) for each in queue.lease_many(1 << 40, hold=5)],
@@ -303,7 +308,7 @@ def test_a_call_ends_in_the_same_way(opened: Open, call: Callable[[Handle], obje
         found.append((outcome(partial(call, handle)), states(keeper)))
         handle.close()
         keeper.clear()
-        keeper._channel.clear_dead()  # type: ignore[attr-defined]
+        leasing(keeper).clear_dead()
     assert found[0] == found[1]
 
 
@@ -322,7 +327,7 @@ def test_a_queue_without_leases_says_so(opened: Open) -> None:
     queue = opened(leases=False)
     for call in (queue.lease, lambda: queue.lease_many(5), lambda: queue.ack_many([5])):  # type: ignore[list-item]
         with pytest.raises((ipcq.Unsupported, InvalidArgument)):
-            call()  # type: ignore[operator]
+            call()
 
 
 BATCHES = {
@@ -355,10 +360,10 @@ def test_messages_become_the_same_leases(
             leases = leases if most or not leases else [leases]
             found.append((list(map(shown, leases)) if leases else ended, states(raw)))
             handle.ack_many(leases)
-        found.append((states(raw), [letter.reason for letter in raw._channel.peek_dead(0, 9)]))  # type: ignore[attr-defined]
+        found.append((states(raw), [letter.reason for letter in leasing(raw).peek_dead(0, 9)]))
         handle.close()
         raw.clear()
-        raw._channel.clear_dead()  # type: ignore[attr-defined]
+        leasing(raw).clear_dead()
     assert found[: len(found) // 2] == found[len(found) // 2 :]
 
 
@@ -374,7 +379,7 @@ def test_the_token_in_c_is_that_of_the_channel(queue: Handle) -> None:
     """Methods of the channel settle leases of C."""
     queue.put_many([1, 2])
     first, second = queue.lease(), queue.lease()
-    lost = queue._channel.find_lost([first._token, second._token, 99])  # type: ignore[attr-defined]
+    lost = leasing(queue).find_lost([first._token, second._token, 99])
     assert lost == [99]
     second.extend(HANG_SECONDS)
     second.fail("why")
@@ -661,7 +666,7 @@ LOOPS: dict[str, Callable[[Handle], object]] = {
     "no message": lambda queue: (
         queue._channel.try_put_many([b"\x05", BAD]),
         outcome(lambda: queue.ack_many(queue.lease_many(5))),
-        queue._channel.clear_dead(),  # type: ignore[attr-defined]
+        leasing(queue).clear_dead(),
     ),
     "empty": lambda queue: (outcome(lambda: queue.lease(False)), outcome(lambda: queue.lease_many(5, False))),
     "bad arguments": lambda queue: (outcome(lambda: queue.lease(1)), outcome(lambda: queue.lease_many(0))),  # type: ignore[arg-type]

@@ -297,7 +297,7 @@ def test_a_closed_handle_tells_what_may_have_been_done(server: MakeServer) -> No
 def test_a_forked_child_does_not_repeat_its_parents_operation() -> None:
     """Clause 39: it would get the parent's message."""
 
-    def attempt(asked: Operation) -> object:
+    def attempt(asked: Operation) -> int:
         if asked.attempt > 1:
             os._exit(8)  # only in a child that repeats it
         if (child := os.fork()) == 0:
@@ -308,7 +308,7 @@ def test_a_forked_child_does_not_repeat_its_parents_operation() -> None:
         status = Asking(NEVER).run(ask, attempt)
     except ConnectionLost:
         os._exit(7)
-    assert os.waitstatus_to_exitcode(status) == 7  # type: ignore[arg-type]  # an int
+    assert os.waitstatus_to_exitcode(status) == 7
 
 
 # Takes
