@@ -3,9 +3,6 @@
 #include <stddef.h>
 #include <structmember.h> /* needs Python.h before it */
 
-/* A token in Python is place << 63 | serial. */
-#define SERIAL_BITS 63
-
 struct lease *lease_new(PyTypeObject *type)
 {
     return (struct lease *)type->tp_alloc(type, 0); /* zeros */
@@ -14,7 +11,7 @@ struct lease *lease_new(PyTypeObject *type)
 PyObject *lease_number(const struct ipcq_token *token)
 {
     PyObject *place = PyLong_FromUnsignedLong(token->place);
-    PyObject *bits = PyLong_FromLong(SERIAL_BITS);
+    PyObject *bits = PyLong_FromLong(IPCQ_SERIAL_BITS);
     PyObject *serial = PyLong_FromUnsignedLongLong(token->serial);
     PyObject *high = place == NULL || bits == NULL ? NULL : PyNumber_Lshift(place, bits);
     PyObject *number = high == NULL || serial == NULL ? NULL : PyNumber_Or(high, serial);

@@ -1,4 +1,4 @@
-/* The methods of `Ring` for a queue with leases. A token is the cell << 63 | the serial number. */
+/* The methods of `Ring` for a queue with leases. A token has the cell as its place. */
 #include "binding.h"
 
 #include "clock.h"
@@ -7,7 +7,6 @@
 
 /* As in ipcq/backend. */
 #define STEP (1 << 23)
-#define SERIAL_BITS 63
 /* Dead letters that one call returns. */
 #define MOST_LETTERS 1000
 
@@ -106,7 +105,7 @@ static bool new_loans(struct loans *loans, Py_ssize_t count, Py_ssize_t fields)
 static PyObject *token_of(const struct queue_lease *lease)
 {
     PyObject *high = PyLong_FromUnsignedLong(lease->cell);
-    PyObject *bits = PyLong_FromLong(SERIAL_BITS);
+    PyObject *bits = PyLong_FromLong(IPCQ_SERIAL_BITS);
     PyObject *low = PyLong_FromUnsignedLongLong(lease->serial);
     PyObject *shifted = high == NULL || bits == NULL ? NULL : PyNumber_Lshift(high, bits);
     PyObject *token = shifted == NULL || low == NULL ? NULL : PyNumber_Or(shifted, low);
@@ -210,7 +209,7 @@ static bool read_token(PyObject *number, struct lease_token *token)
 
     if (low == (unsigned long long)-1 && PyErr_Occurred())
         return false;
-    bits = PyLong_FromLong(SERIAL_BITS);
+    bits = PyLong_FromLong(IPCQ_SERIAL_BITS);
     high = bits == NULL ? NULL : PyNumber_Rshift(number, bits);
     Py_XDECREF(bits);
     if (high == NULL)
@@ -224,7 +223,7 @@ static bool read_token(PyObject *number, struct lease_token *token)
         cell = UINT32_MAX; /* not a token of ours */
     }
     token->cell = cell < UINT32_MAX ? (uint32_t)cell : UINT32_MAX;
-    token->serial = low & ((UINT64_C(1) << SERIAL_BITS) - 1);
+    token->serial = low & ((UINT64_C(1) << IPCQ_SERIAL_BITS) - 1);
     return true;
 }
 

@@ -73,14 +73,16 @@ struct ipcq_space {
 };
 
 /*
- * ipcq's callback for `get_many` and `lease`. Returns where to copy the next message of a batch, or NULL to end the batch before
- * it. `front` points to the message, or is NULL if the message is in several parts. `skip` points to 0; unless `front`
- * is NULL, the callback may set it to a number of bytes to leave out at the front. Other processes may change the
- * message during the call, so the callback reads no byte of it twice.
+ * ipcq's callback for `get_many` and `lease`. Returns where to copy the next message of a batch, or NULL to end the
+ * batch before it. `front` points to the message, or is NULL if the message is in several parts. `skip` points to 0;
+ * unless `front` is NULL, the callback may set it to a number of bytes to leave out at the front. Other processes may
+ * change the message during the call, so the callback reads no byte of it twice.
  */
 typedef void *ipcq_room(void *caller, const void *front, size_t size, unsigned priority, size_t *skip);
 
-/* A lease, for the channel. The channel's methods know it as the token `place << 63 | serial`. */
+#define IPCQ_SERIAL_BITS 63
+
+/* A lease, for the channel. The channel's methods know it as the token `place << IPCQ_SERIAL_BITS | serial`. */
 struct ipcq_token {
     uint32_t place; /* the channel's own: where the message is, or 0 */
     uint64_t serial;
