@@ -287,7 +287,7 @@ class ConnectionLost(MessageQueueError, ConnectionError):
 
     Attributes:
         outcome: ``"not done"``: the operation changed nothing. ``"done"``: it was done, but its result is lost.
-            ``"unknown"``: either of the two.
+            ``"unknown"``: it is not known which of these.
     """
 
     wording = "the queue's server did not answer"

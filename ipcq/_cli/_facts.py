@@ -20,9 +20,9 @@ class QueueAt(NamedTuple):
 
 
 def opened_by(queue: ipcq.QueueInfo, searched: str) -> str:
-    """Return the argument `backend` that opens a queue which was listed by `searched`.
+    """Return the argument `backend` that opens a queue listed by `searched`.
 
-    A listing has no credentials, so if they may be in the URL of a place, it is that URL.
+    A listing has no credentials. The URL of a place may have them, so that URL is returned as it is.
     """
     named = os.environ.get(PREFERENCE, "") if searched == AUTO else searched
     return searched if "://" in named else queue.backend

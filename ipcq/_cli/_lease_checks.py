@@ -21,7 +21,7 @@ MAX_HELD = 1000
 
 
 def check_leases(backend: str = AUTO) -> Iterator[Check]:
-    """Check each queue of a backend, a place or the machine that this user can open and that has leases."""
+    """Check each queue with leases that this user can open, of a backend, a place or the machine."""
     able = {each.name for each in ipcq.backends() if each.capabilities is not None and each.capabilities.leases}
     for each in ipcq.queues() if backend == AUTO else ipcq.queues(backend):
         if each.backend in able or "://" in each.backend:

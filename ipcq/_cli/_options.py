@@ -43,7 +43,7 @@ def names_argument(verb: Verb) -> Verb:
 
 
 def place_argument(verb: Verb) -> Verb:
-    """Add the argument PLACE, and pass it to the verb as its backend, of which there is then no other."""
+    """Add the argument PLACE, and pass it to the verb as `backend`; it excludes the option --backend."""
 
     @wraps(verb)
     def call(*, place: str | None, backend: str, **others: Any) -> Any:

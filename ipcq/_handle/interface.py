@@ -90,7 +90,7 @@ def may_block(handle: Handle) -> bool:
 
 
 def asking(handle: Handle, deadline: float) -> Asking:
-    """Return what runs calls that do not wait, and gives them until the deadline for a server's answer."""
+    """Return what runs calls that do not wait; a server must answer them by the deadline."""
     return Asking(asking_deadline(ANSWER_SECONDS) if deadline == PASSED else deadline, handle._check_open)
 
 

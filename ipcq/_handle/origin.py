@@ -13,8 +13,8 @@ class Origin(NamedTuple):
     backend: Backend
     request: Request
     remove: Callable[[Callable[[], bool], str], None]
-    """Take the name lock, and unlink the name if the first argument then returns True. If the second, an incarnation,
-    is not empty, unlink the name instead if it leads to that."""
+    """Take the name lock, and unlink the name if the first argument then returns True. The second argument, unless it
+    is empty, is an incarnation: then the first does not count, and the name is unlinked if it leads to that queue."""
     reopen: Callable[[], tuple[Any, ...]]
     """Return what `__reduce__` has to return, so that pickle can attach again."""
     alternatives: Callable[[str], Sequence[str]]

@@ -62,7 +62,7 @@ def unlink(name: str, backend: str = AUTO) -> None:
 def remove(name: str, where: Where | Backend, condition: Callable[[], bool], incarnation: str = "") -> None:
     """Take the name lock, and remove the name as `unlink` does if `condition` then returns True.
 
-    If an incarnation is given, remove the name if it leads to that, whatever the condition.
+    With an incarnation, the condition does not count: remove the name if it leads to that queue.
     """
     searched = [where] if isinstance(where, Backend) else backends(where)
     deadline = monotonic() + OPEN_TIMEOUT

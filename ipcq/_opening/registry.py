@@ -191,7 +191,7 @@ def _availability(candidate: Backend) -> Availability:
 
 
 def is_local(candidate: Backend) -> bool:
-    """Return whether a backend needs no other machine, whose answer may take any time."""
+    """Return whether a backend works without other machines; their answers may take any time."""
     return candidate.capabilities.scope < Scope.NETWORK
 
 

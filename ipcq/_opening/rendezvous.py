@@ -381,7 +381,7 @@ def backends(where: Where) -> list[Backend]:
 
 
 def _preferred_remote() -> Backend | None:
-    """Return the backend of other machines that the environment names, if it names one."""
+    """Return the backend of the scope `NETWORK` that IPCQ_BACKEND names, or None."""
     preferred = os.environ.get(PREFERENCE)
     if not preferred:
         return None

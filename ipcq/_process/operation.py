@@ -4,7 +4,7 @@ A request may be lost, or its reply. So the same operation is asked again, with 
 remembers its reply to an identity repeats the reply, and does nothing twice.
 
 The deadline of the user's call is in a context variable, because it must reach every operation of a channel or backend.
-As a parameter it would be in each method of both, where most backends, which never stand still, could not use it.
+As a parameter it would be in every method of both, and most backends never ask a server.
 """
 
 import itertools
@@ -72,7 +72,7 @@ class Operation(NamedTuple):
 
 
 class _Call(NamedTuple):
-    """What the operations of a user's call need of it."""
+    """What the operations of a user's call have to know about it."""
 
     deadline: float
     check: Callable[[], object]
@@ -86,7 +86,7 @@ def _permitted() -> None:
 
 
 class Asking:
-    """Runs a user's call, and ends its operations at the deadline.
+    """Runs a user's call, whose operations end at the deadline.
 
     Args:
         deadline: On `time.monotonic`.
@@ -224,10 +224,10 @@ def _log(error: ConnectionLost) -> None:
 
 
 class Unanswered(Generic[R]):
-    """The messages of takes whose answers were lost; the next take of the channel returns them.
+    """Takes messages; if the answer of a take was lost, the next take returns its messages.
 
-    So no message is lost if a get times out while its answer is on the way. A channel keeps one for its gets, and
-    another one for its leases.
+    So a get that times out while its answer is on the way loses nothing. A channel has one for its gets, and another
+    one for its leases.
 
     Args:
         remembered: Seconds for which the server remembers its reply to an identity.

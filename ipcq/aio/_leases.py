@@ -1,7 +1,7 @@
 """Leases for tasks: the same as in `ipcq`, with `await`.
 
-To settle a lease waits for nothing in shared memory, so a settlement that is cancelled has not begun. On a server or a
-disk it is made in a thread, and is completed there if it is cancelled.
+In shared memory, settling a lease never waits, so a settlement that is cancelled has not begun. On a server or a disk,
+a thread settles it, and completes that even if the task is cancelled.
 """
 
 from collections.abc import Callable, Coroutine, Generator

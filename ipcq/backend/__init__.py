@@ -155,7 +155,7 @@ each clause.
     it.
 39. All attempts of an operation have one identity. The server carries out the first that arrives, remembers its reply
     for some time, and repeats the reply to the others. What the backend passes as `remembered` is less than that time.
-    The next take of a channel returns what a take got whose reply was lost.
+    If the reply of a take was lost, the next take of the channel returns what it took.
 40. `ConnectionLost.outcome` is ``"not done"`` only if the server cannot have got the request, and ``"done"`` only if it
     has carried it out.
 41. `incarnation` identifies a queue among all that have or had its name. An operation of a channel on another

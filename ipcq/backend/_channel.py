@@ -38,7 +38,7 @@ class Channel(Protocol):
     slice: float = SLICE
     """Longest time of one `wait_readable` or `wait_writable`, in seconds."""
     remote: bool = False
-    """Its operations ask a server, so each may stand still: it is a `RemoteChannel`."""
+    """Its operations ask a server: it is a `RemoteChannel`."""
     may_block: bool = False
     """A call may take long, because it waits for a disk or a server: `ipcq.aio` makes the calls in threads."""
     incarnation: str = ""

@@ -5,13 +5,13 @@ from typing import Final, Protocol, runtime_checkable
 from ipcq._process.deadline import pause
 from ipcq.backend._channel import Channel
 
-#: The interval at which the waits poll in the end, in seconds.
+#: The longest pause between two polls of a wait, in seconds.
 _POLL_SECONDS: Final = 1.0
 
 
 @runtime_checkable
 class RemoteChannel(Channel, Protocol):
-    """A channel whose operations ask a server, so that each may stand still. Subclass it, with leases beside it.
+    """A channel whose operations ask a server, so any of them may block. With leases, subclass `LeaseChannel` as well.
 
     It asks with `ask`, which knows the deadline of the user's call. Its `incarnation` is not empty.
     """
@@ -21,7 +21,7 @@ class RemoteChannel(Channel, Protocol):
     may_block: bool = True
 
     def wait_readable(self, since: float, until: float, /) -> None:
-        """Wait as `Channel.wait_readable` does; by default it polls, and in the end asks once a second."""
+        """Wait as `Channel.wait_readable` does; by default it polls, ever less often, down to once a second."""
         pause(since, until, longest=_POLL_SECONDS)
 
     def wait_writable(self, size: int, since: float, until: float, /) -> None:

@@ -29,7 +29,7 @@ static PyObject *verb_vectorcall(PyObject *callable, PyObject *const *arguments,
     return verb->call_method(verb->method, arguments, flagged, names);
 }
 
-/* For a method of leases. Whether its handle is armed, the call finds out. */
+/* For a method of leases; the call checks whether its handle is armed. */
 static PyObject *verb_settle_vectorcall(PyObject *callable, PyObject *const *arguments, size_t flagged, PyObject *names)
 {
     const struct verb *verb = (const struct verb *)callable;

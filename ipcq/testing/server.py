@@ -4,7 +4,7 @@ from typing import Protocol
 
 
 class Server(Protocol):
-    """A server that a test stops, restarts and disturbs; a backend's tests supply one by the fixture `server`."""
+    """A server that a test stops, restarts and disturbs; the fixture `server` of a backend's tests returns one."""
 
     def start(self) -> None:
         """Start the server at its old address, with what it keeps; return when it answers. Do nothing if it runs."""

@@ -7,7 +7,7 @@
 /* Messages that are moved with the lock held, before others get a turn. */
 #define EXPIRY_STEP 256
 
-/* Takes the lock, and returns what is due to the queue first. */
+/* Takes the lock, and first returns the messages that are due to the queue. */
 bool expiry_enter(struct work *work, struct queue *queue, int64_t patience);
 /* Ends a lease whose hold is over, as a failure; false if that cannot be done now. The caller holds the lock. */
 bool expiry_end_hold(struct work *work, uint32_t cell);

@@ -4,8 +4,8 @@
 #include "participant.h"
 #include "side.h"
 
-/* Takes a message, which has got another state, out of what is derived from its last one, and `word` was its word. A
- * message that is not LEASED was at the top of its heap. */
+/* Takes a message whose state has changed out of what was derived from its last state; `word` was its word there. A
+ * message that was not LEASED was at the top of its heap. */
 static void unlist(struct work *work, uint32_t cell, uint32_t word)
 {
     const struct cells *cells = &work->cells;
