@@ -1,7 +1,10 @@
 """For the tests of calls in C on shm: handles that make them, the same in Python, and a codec that a test replaces."""
 
+import gc
 import os
-from collections.abc import Callable, Iterator
+import sys
+import tracemalloc
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -101,3 +104,28 @@ def outcome(call: Callable[[], object]) -> tuple[object, ...]:
         facts = [type(error), str(error), getattr(error, "queue", None), getattr(error, "backend", None)]
         facts += [getattr(error, "data", None), type(error.__cause__), type(error.__context__), str(error.__cause__)]
         return tuple(facts)
+
+
+def grown_by(call: Callable[[], object], watched: Sequence[object]) -> list[int]:
+    """Return how much memory and the reference counts of objects grow with each call; zeros if nothing leaks."""
+    times = 500
+
+    def grown() -> list[int]:
+        gc.collect()
+        counts = [sys.getrefcount(each) for each in watched]
+        before, _ = tracemalloc.get_traced_memory()
+        for _ in range(times):
+            call()
+        gc.collect()
+        after, _ = tracemalloc.get_traced_memory()
+        growth = [sys.getrefcount(each) - seen for each, seen in zip(watched, counts, strict=True)]
+        # The smallest object takes 16 bytes. Python's own caches change by less.
+        return [max(after - before, 0) // (times * 8), *(max(each, 0) // (times // 2) for each in growth)]
+
+    tracemalloc.start()
+    try:
+        grown()
+        # An allocation that Python makes only once may fall into one of the three runs.
+        return [min(each) for each in zip(grown(), grown(), grown(), strict=True)]
+    finally:
+        tracemalloc.stop()

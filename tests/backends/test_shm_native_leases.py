@@ -8,7 +8,6 @@ import signal
 import sys
 import threading
 import time
-import tracemalloc
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ import pytest
 
 import ipcq
 from backends import shm
+from backends.native import grown_by
 from backends.shm import run_script
 from ipcq._abilities import lease as lease_module
 from ipcq._abilities.session import Session
@@ -678,31 +678,9 @@ LOOPS: dict[str, Callable[[Handle], object]] = {
 @pytest.mark.parametrize("loop", LOOPS.values(), ids=LOOPS)
 def test_no_call_leaks(queue: Handle, loop: Callable[[Handle], object]) -> None:
     """C17: neither memory nor references leak."""
-    times = 500
     codec = queue._decode.__self__  # type: ignore[attr-defined]  # it is in C
     watched = [None, True, queue, queue._channel, queue._session, ipcq.Lease, b"", b"1", (), codec, queue._decode]
-    watched += gc.get_referents(codec)
-
-    def grown() -> list[int]:
-        """Return how much memory and reference counts grow with each call."""
-        gc.collect()
-        counts = [sys.getrefcount(each) for each in watched]
-        before, _ = tracemalloc.get_traced_memory()
-        for _ in range(times):
-            loop(queue)
-        gc.collect()
-        after, _ = tracemalloc.get_traced_memory()
-        growth = [sys.getrefcount(each) - seen for each, seen in zip(watched, counts, strict=True)]
-        return [max(after - before, 0) // (times * 8), *(max(each, 0) // (times // 2) for each in growth)]
-
-    tracemalloc.start()
-    try:
-        grown()
-        # An allocation that Python makes only once may fall into one of the three runs.
-        least = [min(each) for each in zip(grown(), grown(), grown(), strict=True)]
-    finally:
-        tracemalloc.stop()
-    assert least == [0] * len(least)
+    assert not any(grown_by(lambda: loop(queue), [*watched, *gc.get_referents(codec)]))
 
 
 def test_jobs_of_threads_are_neither_lost_nor_doubled(opened: Open) -> None:

@@ -2,7 +2,6 @@
 
 import gc
 import sys
-import tracemalloc
 import weakref
 from collections.abc import Callable
 from functools import partial
@@ -12,7 +11,7 @@ import pytest
 
 import ipcq
 from backends import native
-from backends.native import LARGE_BYTES, Handle, Open, outcome
+from backends.native import LARGE_BYTES, Handle, Open, grown_by, outcome
 
 if sys.platform != "linux":
     pytest.skip("shm is for Linux", allow_module_level=True)
@@ -86,29 +85,8 @@ LOOPS: dict[str, Callable[[Handle], object]] = {
 @pytest.mark.parametrize("loop", LOOPS.values(), ids=LOOPS)
 def test_no_call_leaks(queue: Handle, loop: Callable[[Handle], object]) -> None:
     """C17: neither memory nor references leak."""
-
     watched = (None, True, queue, queue._channel, queue._encode, queue._decode, type(queue), b"", b"1")
-
-    def grown() -> list[int]:
-        """Return how much memory and reference counts grow with each call."""
-        gc.collect()
-        counts = [sys.getrefcount(each) for each in watched]
-        before, _ = tracemalloc.get_traced_memory()
-        for _ in range(2000):
-            loop(queue)
-        gc.collect()
-        after, _ = tracemalloc.get_traced_memory()
-        growth = [sys.getrefcount(each) - seen for each, seen in zip(watched, counts, strict=True)]
-        # The smallest object takes 16 bytes. Python's own caches change by less.
-        return [max(after - before, 0) // (2000 * 8), *(max(each, 0) // 1000 for each in growth)]
-
-    tracemalloc.start()
-    try:
-        # An allocation that Python makes only once may fall into one of the three runs.
-        least = [min(each) for each in zip(grown(), grown(), grown(), strict=True)]
-    finally:
-        tracemalloc.stop()
-    assert least == [0] * len(least)
+    assert not any(grown_by(lambda: loop(queue), watched))
 
 
 def test_no_handle_leaks(opened: Open, name: str) -> None:
