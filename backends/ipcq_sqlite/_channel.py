@@ -18,7 +18,6 @@ import errno
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import repeat
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ipcq.backend import (
@@ -40,6 +39,7 @@ from ipcq_sqlite._database import LONG_PATIENCE, PATIENCE, Database, Rows, Step
 
 if TYPE_CHECKING:
     import sqlite3
+    from select import epoll
 
 _UNLIMITED: Final = 1 << 62
 #: Most messages of one transaction: others wait for its end.
@@ -100,7 +100,8 @@ class SqliteChannel(Channel):
         self._put_statement = _schema.PUT.format(**limits)
         self._full_statement = _schema.FULL.format(**limits)
         self._waited_for_space = False
-        self._descriptors: list[int] = []
+        # The owners of the descriptors.
+        self._files: list[epoll] = []
         # From here on children close the descriptors.
         belongs(self)
         try:
@@ -115,8 +116,8 @@ class SqliteChannel(Channel):
         """Open the channel's descriptors."""
         for fifo in (_place.MESSAGES, _place.SPACE):
             with no_fork:
-                self._descriptors.append(_fifo.open_fifo(f"{self._path}/{fifo}"))
-        self._messages, self._space = self._descriptors[-2:]
+                self._files.append(_fifo.open_fifo(f"{self._path}/{fifo}"))
+        self._messages, self._space = (file.fileno() for file in self._files[-2:])
 
     def _prepare(self, connection: "sqlite3.Connection") -> None:
         """Prepare a new connection."""
@@ -322,8 +323,7 @@ class SqliteChannel(Channel):
 
     def _close_descriptors(self) -> None:
         with no_fork:
-            # In C, so that no signal handler raises between the two and leaves a descriptor open.
-            list(map(os.close, map(self._descriptors.pop, repeat(-1, len(self._descriptors)))))
+            self._files.clear()
 
     def before_fork(self) -> None:
         self._database.before_fork()

@@ -5,7 +5,6 @@ import os
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
-from functools import partial
 from typing import Final
 
 from ipcq.backend import (
@@ -14,16 +13,16 @@ from ipcq.backend import (
     Request,
     belongs,
     check_owner,
-    closed,
     no_fork,
-    opened,
     reraise_from_handler,
+    suppressed,
     translated,
 )
 from ipcq.errors import CorruptQueue, MessageQueueError, QueueExists, QueueNotFound, VersionMismatch
 from ipcq_sqlite import CAPABILITIES, DURABILITIES, _place, _schema
 from ipcq_sqlite._channel import SqliteChannel
 from ipcq_sqlite._database import Database, check_descriptors
+from ipcq_sqlite._descriptor import BriefFile
 from ipcq_sqlite._errors import explained_error
 from ipcq_sqlite._lease_channel import SqliteLeaseChannel
 
@@ -36,48 +35,45 @@ def create(directory: str, name: str, attributes: Attributes) -> Channel:
         _place.prepare(directory)
         if _place.target_of(_place.link_of(directory, name)) is not None:
             raise QueueExists
-        for attempt in range(_TRIES):
-            try:
-                target = _place.new_directory(directory)
-                return _created(directory, name, target, attributes)
-            except (FileNotFoundError, BlockingIOError) as error:
-                reraise_from_handler(error)
-                if attempt == _TRIES - 1:
-                    raise
-    raise AssertionError  # pragma: no cover - the last try raises
+        for _ in range(_TRIES - 1):
+            with suppressed(FileNotFoundError, BlockingIOError):
+                return _created(directory, name, attributes)
+        return _created(directory, name, attributes)
 
 
-def _created(directory: str, name: str, target: str, attributes: Attributes) -> Channel:
+def _created(directory: str, name: str, attributes: Attributes) -> Channel:
+    target = _place.new_directory(directory)
     path = f"{directory}/{target}"
-    lock = opened(partial(os.open, path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-    try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        files = {_place.MESSAGES: os.mkfifo, _place.SPACE: os.mkfifo}
-        if attributes.leases:
-            files[_place.OWNERS] = os.mknod
-        for file, make in files.items():
-            make(f"{path}/{file}")
-            os.chmod(f"{path}/{file}", 0o600)  # the umask may have cleared bits
-        _make_database(path, name, attributes)
-        os.fsync(lock)
-        channel = _opened(_place.link_of(directory, name), path)
+    with BriefFile(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) as lock:
         try:
-            _place.publish(directory, name, target)
-        except BaseException:
-            channel.close()
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            files = {_place.MESSAGES: os.mkfifo, _place.SPACE: os.mkfifo}
+            if attributes.leases:
+                files[_place.OWNERS] = os.mknod
+            for file, make in files.items():
+                make(f"{path}/{file}")
+                os.chmod(f"{path}/{file}", 0o600)  # the umask may have cleared bits
+            _make_database(path, name, attributes)
+            os.fsync(lock)
+            return _published(directory, name, target)
+        except BaseException as error:
+            link = _place.link_of(directory, name)
+            if _place.target_of(link) == target:
+                os.unlink(link)
+            _place.remove(path)
+            if isinstance(error, FileExistsError):
+                raise QueueExists from error
             raise
-        else:
-            return channel
-    except BaseException as error:
-        link = _place.link_of(directory, name)
-        if _place.target_of(link) == target:
-            os.unlink(link)
-        _place.remove(path)
-        if isinstance(error, FileExistsError):
-            raise QueueExists from error
+
+
+def _published(directory: str, name: str, target: str) -> Channel:
+    channel = _opened(_place.link_of(directory, name), f"{directory}/{target}")
+    try:
+        _place.publish(directory, name, target)
+    except BaseException:
+        channel.close()
         raise
-    finally:
-        closed(lock)
+    return channel
 
 
 def _make_database(path: str, name: str, attributes: Attributes) -> None:
@@ -96,11 +92,8 @@ def _make_database(path: str, name: str, attributes: Attributes) -> None:
     check_descriptors()
     # No fork meanwhile, which would copy the connection.
     with no_fork:
-        descriptor = os.open(database, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
+        with BriefFile(database, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600) as descriptor:
             os.fchmod(descriptor, attributes.mode)  # the umask may have cleared bits
-        finally:
-            os.close(descriptor)
         try:
             with closing(sqlite3.connect(database, timeout=0, isolation_level=None)) as connection:
                 connection.execute("PRAGMA synchronous = OFF")  # it is written to the disk as a whole
@@ -111,11 +104,8 @@ def _make_database(path: str, name: str, attributes: Attributes) -> None:
             reraise_from_handler(error)
             raise explained_error(error, path) from error
         # After the connection is closed, because closing a descriptor releases the process's locks of the file.
-        descriptor = os.open(database, os.O_RDONLY | os.O_CLOEXEC)
-        try:
+        with BriefFile(database, os.O_RDONLY | os.O_CLOEXEC) as descriptor:
             os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def attach(directory: str, name: str, request: Request) -> Channel:

@@ -10,6 +10,7 @@ from time import monotonic
 from typing import Final
 
 from ipcq.backend import original, reraise_from_handler
+from ipcq_sqlite._descriptor import open_file
 
 #: Not gevent's, which supports no timeout of 0.
 _poll = original("select", "poll")
@@ -19,8 +20,8 @@ _FLAGS: Final = os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
 PIPE_SIZE: Final = 1 << 16
 
 
-def open_fifo(path: str) -> int:
-    return os.open(path, _FLAGS)
+def open_fifo(path: str) -> "select.epoll":
+    return open_file(path, _FLAGS)
 
 
 def ring(descriptor: int) -> None:

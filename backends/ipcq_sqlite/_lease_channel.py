@@ -33,7 +33,7 @@ from ipcq.errors import CorruptQueue, MessageQueueError, QueueShutDown, VersionM
 from ipcq_sqlite import _fifo, _place, _schema
 from ipcq_sqlite._channel import SILENCE_UNCHANGED, STATE, SqliteChannel, State
 from ipcq_sqlite._database import LONG_PATIENCE, PATIENCE, Rows, Step
-from ipcq_sqlite._owners import LOOK_SECONDS, Owners
+from ipcq_sqlite._owners import LOOK_SECONDS, Owners, open_owners
 from ipcq_sqlite._schema import number_of, priority_of
 
 if TYPE_CHECKING:
@@ -47,9 +47,11 @@ class SqliteLeaseChannel(SqliteChannel, LeaseChannel):
     _owners: Owners
 
     def _open(self) -> None:
-        with no_fork:  # first, because close asks for the owner if there are descriptors
-            self._owners = Owners(f"{self._path}/{_place.OWNERS}")
-            self._descriptors.append(self._owners.descriptor)
+        with no_fork:  # first, because close asks for the owner if there are files
+            path = f"{self._path}/{_place.OWNERS}"
+            file = open_owners(path)
+            self._owners = Owners(path, file.fileno())
+            self._files.append(file)
         super()._open()
         self._bound = self.attributes.max_deliveries or _NO_BOUND
 
@@ -305,7 +307,7 @@ class SqliteLeaseChannel(SqliteChannel, LeaseChannel):
 
     def close(self) -> None:
         try:
-            if self._descriptors and self._owners.number:
+            if self._files and self._owners.number:
                 with suppressed(MessageQueueError, MemoryError):
                     self._database.write(LONG_PATIENCE, self._leaving)
         finally:

@@ -12,9 +12,13 @@ import secrets
 import struct
 from collections.abc import Iterable
 from time import monotonic
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ipcq.backend import holder_of_byte
+from ipcq_sqlite._descriptor import open_file
+
+if TYPE_CHECKING:
+    from select import epoll
 
 _NUMBER_BITS: Final = 62
 #: Seconds between two looks of a channel for dead owners.
@@ -25,16 +29,21 @@ _FLOCK: Final = struct.Struct("hhqqi")
 _FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
+def open_owners(path: str) -> "epoll":
+    return open_file(path, _FLAGS, 0o600)
+
+
 class Owners:
     """The owners of a queue, and this channel's number.
 
     Args:
         path: The file.
+        descriptor: The file as `open_owners` has opened it; whoever has done that closes it.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, descriptor: int) -> None:
         self._path = path
-        self.descriptor = os.open(path, _FLAGS, 0o600)
+        self.descriptor = descriptor
         self.number = 0
         """The number of this channel; 0 while it has none, and so no leases."""
         self._next_look = 0.0
@@ -70,9 +79,8 @@ class Owners:
 
     def reopen(self) -> None:
         """In a forked child: open the file again under the same descriptor, and own nothing."""
-        fresh = os.open(self._path, _FLAGS & ~os.O_CREAT)
-        os.dup2(fresh, self.descriptor, inheritable=False)
-        os.close(fresh)
+        fresh = open_file(self._path, _FLAGS & ~os.O_CREAT)
+        os.dup2(fresh.fileno(), self.descriptor, inheritable=False)
         self.number = 0
 
 

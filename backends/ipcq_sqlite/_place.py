@@ -12,15 +12,15 @@ import os
 import pwd
 import re
 import secrets
-import shutil
 import time
 from contextlib import suppress
 from functools import cache, partial
 from time import monotonic
 from typing import Final
 
-from ipcq.backend import closed, opened, pause, reraise_from_handler, suppressed, translated
+from ipcq.backend import pause, reraise_from_handler, suppressed, translated
 from ipcq.errors import InvalidArgument, PermissionDenied, QueueNotFound, TimedOutError, Unsupported
+from ipcq_sqlite._descriptor import BriefFile
 
 #: The database, and the files in which SQLite keeps the newest changes and their index.
 DATABASE: Final = "db"
@@ -153,26 +153,24 @@ def unlink(directory: str, name: str, incarnation: str = "") -> None:
     with translated(ERRORS):
         link = link_of(directory, name)
         try:
-            descriptor = opened(partial(os.open, directory, _DIRECTORY))
+            file = BriefFile(directory, _DIRECTORY)
         except (FileNotFoundError, NotADirectoryError):
             raise QueueNotFound from None
-        try:
+        with file as descriptor:
             _lock(descriptor)
             target = target_of(link)
             if target is None or incarnation not in ("", target):
                 raise QueueNotFound
             os.unlink(link)
             os.fsync(descriptor)
-        finally:
-            closed(descriptor)
     queue = f"{directory}/{target}"
+    flags = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC
     for fifo in (MESSAGES, SPACE):  # pollers look, and find that it is gone
-        with suppressed(OSError):  # nobody has it open, or it is full
-            descriptor = opened(partial(os.open, f"{queue}/{fifo}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
-            try:
-                os.write(descriptor, b"!")
-            finally:
-                closed(descriptor)
+        with (
+            suppressed(OSError),
+            BriefFile(f"{queue}/{fifo}", flags) as descriptor,
+        ):  # nobody has it open, or it is full
+            os.write(descriptor, b"!")
     remove(queue)
 
 
@@ -199,8 +197,12 @@ def _lock(descriptor: int) -> None:
 
 def remove(path: str) -> None:
     """Remove the directory of a queue that has no name; what stays is a leftover."""
-    with suppressed(OSError):  # some of its calls raise all the same
-        shutil.rmtree(path, ignore_errors=True)
+    # Not `shutil.rmtree`, which leaves a descriptor open if a signal handler raises.
+    with suppressed(OSError), BriefFile(path, _DIRECTORY | os.O_NOFOLLOW) as descriptor:
+        for file in os.listdir(descriptor):
+            with suppressed(OSError):
+                os.unlink(file, dir_fd=descriptor)
+        os.rmdir(path)
 
 
 def prepare(directory: str) -> None:
@@ -274,11 +276,8 @@ def publish(directory: str, name: str, target: str) -> None:
 
 def synced(path: str) -> None:
     """Write the entries of a directory to the disk."""
-    descriptor = opened(partial(os.open, path, _DIRECTORY))
-    try:
+    with BriefFile(path, _DIRECTORY) as descriptor:
         os.fsync(descriptor)
-    finally:
-        closed(descriptor)
 
 
 def leftovers(directory: str) -> list[str]:
@@ -297,11 +296,7 @@ def _named(directory: str) -> set[str | None]:
 def remove_leftover(directory: str, target: str) -> None:
     """Remove such a directory, unless somebody is making it: its creator locks it, but not at once."""
     path = f"{directory}/{target}"
-    with suppressed(OSError):
-        descriptor = opened(partial(os.open, path, _DIRECTORY))
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if abs(time.time() - os.fstat(descriptor).st_mtime) > _YOUNG_SECONDS and target not in _named(directory):
-                remove(path)
-        finally:
-            closed(descriptor)
+    with suppressed(OSError), BriefFile(path, _DIRECTORY) as descriptor:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if abs(time.time() - os.fstat(descriptor).st_mtime) > _YOUNG_SECONDS and target not in _named(directory):
+            remove(path)

@@ -452,7 +452,7 @@ def test_a_fork_waits_only_a_moment_for_a_thread(queue: Any, monkeypatch: pytest
 def test_an_abandoned_channel_closes_its_descriptors(backend: SqliteBackend) -> None:
     """C17: and keeps its connection, which it must not close."""
     channel: Any = backend.attach(NAME, Request()) if backend.exists(NAME) else backend.create(NAME, Request())
-    descriptors = list(channel._descriptors)
+    descriptors = [file.fileno() for file in channel._files]
     connection = channel._database._connection
     channel.abandon()
     channel.abandon()

@@ -1,14 +1,24 @@
 """Signal handlers that raise in the middle of opening and closing a queue in SQLite."""
 
+import gc
 import os
 import select
+import shutil
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dis import opname
+from pathlib import Path
+from types import CodeType, FrameType
 from typing import Any
 
 import pytest
 
 from backends import sqlite
-from backends.sqlite import attach, create
-from ipcq_sqlite import SqliteBackend, _database
+from backends.sqlite import NAME, attach, create
+from ipcq.backend import Request, no_fork
+from ipcq.errors import QueueNotFound
+from ipcq_sqlite import SqliteBackend, _database, _place
 
 backend, queue = sqlite.backend, sqlite.queue
 
@@ -49,3 +59,99 @@ def test_an_interrupted_look_for_descriptors_keeps_none(queue: Any, monkeypatch:
     with pytest.raises(Interrupted):
         _database.check_descriptors()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def open_files() -> list[str]:
+    """Return the files that this process has open."""
+    files = []
+    for descriptor in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # the descriptor of the directory itself
+            files.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+    return sorted(files)
+
+
+class Interruption:
+    """Raises in a call where ipcq has begun or made a call, as a signal handler may, at another place in each use."""
+
+    def __init__(self) -> None:
+        self._seen: set[tuple[CodeType, int]] = set()
+
+    def __call__(self, call: Callable[[], object]) -> str:
+        """Interrupt a call; return where, or nothing if it has no other place."""
+        self._place = ""
+        self._last: dict[FrameType, int] = {}
+        sys._getframe().f_trace_opcodes = True  # CPython 3.12 looks for it only when tracing begins
+        before = sys.gettrace()
+        with suppress(Interrupted):
+            try:
+                sys.settrace(self._trace)
+                call()
+            finally:
+                sys.settrace(before)
+        self._last.clear()
+        return self._place
+
+    def _trace(self, frame: FrameType, event: str, _argument: object) -> Any:
+        if not frame.f_globals["__name__"].startswith("ipcq"):
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            self._raise_after_call(frame)
+            self._last[frame] = frame.f_lasti
+        return self._trace
+
+    def _raise_after_call(self, frame: FrameType) -> None:
+        code, last = frame.f_code, self._last.get(frame)
+        place = (code, frame.f_lasti)
+        # CPython calls handlers nowhere else, but at the end of a loop's body.
+        handles = last is None or opname[code.co_code[last]].startswith("CALL")
+        if handles and not self._place and place not in self._seen:
+            self._seen.add(place)
+            self._place = f"{code.co_filename}:{frame.f_lineno}"
+            raise Interrupted
+
+
+@pytest.mark.parametrize("verb", ["create", "attach"])
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # raised in finalisers
+def test_no_interruption_leaves_a_descriptor_open(
+    backend: SqliteBackend, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C16: whichever step of opening and closing a signal handler raises at."""
+    monkeypatch.setattr(os, "fsync", id)  # does nothing, faster
+    request = Request(leases=True)
+    with create(backend, leases=True):
+        pass
+
+    def open_and_close() -> None:
+        if verb == "create":
+            backend.create("/other", request).close()
+        else:
+            backend.attach(NAME, request).close()
+
+    def clean_up() -> None:
+        with suppress(QueueNotFound):
+            backend.unlink("/other")
+        for leftover in _place.leftovers(str(place)):
+            shutil.rmtree(place / leftover)
+
+    place, interrupt, leaks = Path(backend._place()), Interruption(), []
+    open_and_close()
+    clean_up()
+    gc.collect()
+    gc.freeze()  # so that the next ones take no time
+    expected = open_files()
+    where = "not yet"
+    count = 0
+    while where:
+        where = interrupt(open_and_close)
+        count += 1
+        gc.collect()
+        if (files := open_files()) != expected:
+            leaks.append((where, *(set(files) - set(expected))))
+            expected = files
+        clean_up()
+    gc.unfreeze()
+    assert not leaks
+    assert count > 100
+    with pytest.raises(RuntimeError):  # nor a lock held
+        no_fork.release()
