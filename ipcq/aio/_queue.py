@@ -52,8 +52,8 @@ class Queue(Generic[T]):
     event loop are served in FIFO order.
 
     If the queue is on a server or a disk, the coroutine functions make their calls in threads, and a put that is
-    cancelled may store its item. An ordinary method asks the server at once, so call it in a thread:
-    ``await anyio.to_thread.run_sync(q.qsize)``.
+    cancelled may store its item. An ordinary method asks the server in the thread that calls it, and blocks every task
+    there until the answer comes. So call it in another thread: ``await anyio.to_thread.run_sync(q.qsize)``.
 
     Args:
         queue: The handle that it wraps, and closes.
@@ -107,7 +107,10 @@ class Queue(Generic[T]):
             await self._wait(self._putters, attempt, deadline, tried)
 
     def put_nowait(self, item: T) -> None:
-        """Put an item if there is space now; as `ipcq.Queue.put_nowait`."""
+        """Put an item if there is space now; as `ipcq.Queue.put_nowait`.
+
+        On a server or a disk, call it in a thread.
+        """
         self._queue.put_nowait(item)
 
     async def put_many(self, items: Iterable[T], block: bool = True, timeout: float | None = None) -> int:
@@ -150,7 +153,10 @@ class Queue(Generic[T]):
         return await self._serve(self._getters, self._queue.get_nowait, deadline)
 
     def get_nowait(self) -> T:
-        """Take the next item if there is one now; as `ipcq.Queue.get_nowait`."""
+        """Take the next item if there is one now; as `ipcq.Queue.get_nowait`.
+
+        On a server or a disk, call it in a thread.
+        """
         return self._queue.get_nowait()
 
     async def get_many(self, max_items: int | None = None, block: bool = True, timeout: float | None = None) -> list[T]:
@@ -338,31 +344,52 @@ class Queue(Generic[T]):
     # Looking
 
     def peek(self) -> T:
-        """Return the next item without taking it; as `ipcq.Queue.peek`."""
+        """Return the next item without taking it; as `ipcq.Queue.peek`.
+
+        On a server or a disk, call it in a thread.
+        """
         return self._queue.peek()
 
     def peek_message(self) -> "ipcq.Message[T]":
-        """Return the next item and its priority without taking it; as `ipcq.Queue.peek_message`."""
+        """Return the next item and its priority without taking it; as `ipcq.Queue.peek_message`.
+
+        On a server or a disk, call it in a thread.
+        """
         return self._queue.peek_message()
 
     def clear(self) -> int:
-        """Drop all messages in the queue; as `ipcq.Queue.clear`."""
+        """Drop all messages in the queue; as `ipcq.Queue.clear`.
+
+        On a server or a disk, call it in a thread.
+        """
         return self._queue.clear()
 
     def qsize(self) -> int:
-        """Return the number of messages in the queue; as `ipcq.Queue.qsize`."""
+        """Return the number of messages in the queue; as `ipcq.Queue.qsize`.
+
+        On a server or a disk, call it in a thread.
+        """
         return self._queue.qsize()
 
     def empty(self) -> bool:
-        """Return whether a get would have had to wait."""
+        """Return whether a get would have had to wait.
+
+        On a server or a disk, call it in a thread.
+        """
         return self._queue.empty()
 
     def full(self) -> bool:
-        """Return whether a put of the smallest message would have had to wait."""
+        """Return whether a put of the smallest message would have had to wait.
+
+        On a server or a disk, call it in a thread.
+        """
         return self._queue.full()
 
     def stats(self) -> Stats:
-        """Return the queue's statistics over all processes; as `ipcq.Queue.stats`."""
+        """Return the queue's statistics over all processes; as `ipcq.Queue.stats`.
+
+        On a server or a disk, call it in a thread.
+        """
         return self._queue.stats()
 
     @property
@@ -426,17 +453,26 @@ class Queue(Generic[T]):
         return self._queue.closed
 
     def fileno(self) -> int:
-        """Return a descriptor that is readable while the queue is not empty; as `ipcq.Queue.fileno`."""
+        """Return a descriptor that is readable while the queue is not empty; as `ipcq.Queue.fileno`.
+
+        On a server or a disk, call it in a thread.
+        """
         return self._queue.fileno()
 
     def notify(self, callback: Callable[[], object] | None = None, *, signal: int | None = None) -> None:
-        """Register for one notice when a message arrives in the empty queue; as `ipcq.Queue.notify`."""
+        """Register for one notice when a message arrives in the empty queue; as `ipcq.Queue.notify`.
+
+        On a server or a disk, call it in a thread.
+        """
         self._queue.notify(callback, signal=signal)
 
     # Ends
 
     def shutdown(self, immediate: bool = False) -> None:
-        """Shut down the queue for every process that has it open; as `ipcq.Queue.shutdown`."""
+        """Shut down the queue for every process that has it open; as `ipcq.Queue.shutdown`.
+
+        On a server or a disk, call it in a thread.
+        """
         self._queue.shutdown(immediate)
 
     async def aclose(self) -> None:

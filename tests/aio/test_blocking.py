@@ -1,6 +1,7 @@
 """C22: where calls may block, as on a server, they run in threads: other tasks go on, and nothing taken is lost."""
 
 import asyncio
+import inspect
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -305,3 +306,36 @@ def test_a_close_ends_a_call_without_a_timeout_to_a_silent_server(
             await queue.aclose()
 
     run(use)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        *("put_nowait", "get_nowait", "peek", "peek_message", "clear", "qsize", "empty", "full", "stats"),
+        *("fileno", "notify", "shutdown"),
+    ],
+)
+def test_an_ordinary_method_says_that_it_may_block(method: str) -> None:
+    """C22: it cannot be awaited, so its user has to call it in a thread."""
+    function = getattr(ipcq.aio.Queue, method)
+    assert not inspect.iscoroutinefunction(function)
+    assert "On a server or a disk, call it in a thread." in function.__doc__
+
+
+@pytest.mark.parametrize("method", ["qsize", "stats"])
+def test_an_ordinary_method_in_a_thread_lets_other_tasks_go_on(
+    method: str, handle: "ipcq.Queue[Any]", gate: Gate, run: Run
+) -> None:
+    """C22: as the docstrings advise."""
+    block(handle, gate, method)
+    queue = ipcq.aio.Queue(handle)
+
+    async def main() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(anyio.to_thread.run_sync, getattr(queue, method))
+            while not gate.entered.is_set():
+                await anyio.sleep(0.001)
+            gate.open.set()
+
+    run(main)
+    assert gate.done.is_set()
