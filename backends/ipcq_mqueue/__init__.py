@@ -104,7 +104,7 @@ class MqueueBackend(Backend):
         queue = _channel.attached(name, request)
         try:
             found = os.fstat(queue.mqd)
-            check_owner(found.st_uid, request)
+            check_owner(found.st_uid, request, shareable=True)
             if made is not None and found.st_ino != os.fstat(made).st_ino:
                 raise QueueNotFound("it was unlinked and replaced by another queue while it was created: open it again")
             return _channel.MqueueChannel(queue, request, CAPABILITIES)

@@ -31,7 +31,7 @@ from ipcq.errors import (
     QueueNotFound,
     VersionMismatch,
 )
-from ipcq_pyshm import _file, _lock, _place
+from ipcq_pyshm import CAPABILITIES, _file, _lock, _place
 from ipcq_pyshm._layout import LINK, STATES_AT, Geometry, Header, LeaseState, State, place
 
 #: How long a busy channel may go without checking whether its queue was unlinked. `unlink` waits as long before it
@@ -201,7 +201,7 @@ def _checked(descriptor: int, path: str, request: Request) -> Header:
     if not stat.S_ISREG(found.st_mode):
         raise PermissionDenied(f"{path} is not a regular file: have it removed (sudo rm -r {path})")
     if sys.platform != "win32":
-        check_owner(found.st_uid, request)
+        check_owner(found.st_uid, request, shareable=CAPABILITIES.other_users)
     if found.st_nlink > 1:
         found = _cleared(descriptor, path)
     if found.st_nlink > 1:

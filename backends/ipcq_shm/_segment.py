@@ -193,7 +193,7 @@ def opened(name: str, request: Request) -> int:
     descriptor = open_file(name, os.O_RDWR)
     try:
         found = os.fstat(descriptor)
-        check_owner(found.st_uid, request)
+        check_owner(found.st_uid, request, shareable=True)
         if not stat.S_ISREG(found.st_mode):
             raise CorruptQueue("a file of this name is not a queue: remove it, or choose another name")
         if found.st_nlink > 1:

@@ -288,7 +288,7 @@ def test_a_queue_unlinked_during_an_attach_is_not_found(
     queue: Handle, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """C14: between opening the file and checking it."""
-    monkeypatch.setattr(_segment, "check_owner", lambda uid, request: os.unlink(_place.path_of(name)))
+    monkeypatch.setattr(_segment, "check_owner", lambda *_, **__: os.unlink(_place.path_of(name)))
     with pytest.raises(QueueNotFound):
         PyshmBackend().attach(name, Request())
 

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import sqlite3
+import stat
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -591,3 +592,15 @@ def test_a_call_outlives_a_short_stop(backend: SqliteBackend, queue: Channel) ->
         killer.start()
         assert queue.clear() == 1
         killer.join()
+
+
+@sqlite.as_root
+def test_another_users_queue_is_refused_with_a_way_out_that_helps(backend: SqliteBackend) -> None:
+    """C27: `other_users=True` is none, because a queue's directory is for its owner alone, whatever its mode."""
+    with create(backend, mode=0o400):
+        pass
+    assert stat.S_IMODE(path_of(backend).stat().st_mode) == 0o700
+    os.chown(path_of(backend), 12345, -1)
+    with pytest.raises(PermissionDenied, match="use another name, or run as user 12345") as caught:
+        backend.attach(NAME, Request())
+    assert "other_users" not in str(caught.value)

@@ -157,6 +157,20 @@ def test_a_queue_of_another_user_is_refused() -> None:
         check_owner(12345, Request())
 
 
+@pytest.mark.parametrize(
+    ("shareable", "way_out"),
+    [({"shareable": True}, "open it with other_users=True"), ({}, "use another name, or run as user 12345")],
+)
+def test_the_way_out_for_another_users_queue_is_one_that_the_backend_has(
+    shareable: dict[str, bool], way_out: str
+) -> None:
+    """STYLE 32: `other_users=True` does not help where queues are for one user."""
+    with pytest.raises(PermissionDenied) as caught:
+        check_owner(12345, Request(), **shareable)
+    assert way_out in str(caught.value)
+    assert ("other_users=True" in str(caught.value)) == bool(shareable)
+
+
 def test_a_queue_of_another_user_is_accepted_on_request() -> None:
     """Clause 7: `request.other_users` accepts every owner."""
     check_owner(12345, Request(other_users=True))
