@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import platform
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -43,6 +44,8 @@ ON_A_HANDLE: dict[str, tuple[Callable[[Handle], object], list[str]]] = {
 #: Descriptors that may stay open. While a process has locks on a file, SQLite keeps one on it for the next connection,
 #: and a second one if the refused call made the first read-only (open), or hid it from the next connection (stat).
 KEPT = {"sqlite": 2}
+#: The files on which SQLite may keep them.
+SQLITES_FILE = re.compile(r"/\.ipcq-[0-9a-f]{32}/db(-wal|-shm)?( \(deleted\))?")
 BY_NAME = ("create", "attach", "exists", "unlink", "close")
 
 
@@ -60,7 +63,7 @@ class Trial:
         queue: Handle = ipcq.open(self.name, self.backend, exclusive=True, **SMALL)
         queue.put("a")
         queue.put("b")
-        self.open_before = len(os.listdir("/proc/self/fd"))
+        self.open_before = open_files()
         return queue
 
     def act(self, queue: Handle) -> None:
@@ -86,6 +89,13 @@ class Trial:
         else:
             queue.close()
 
+    def left_open(self) -> int:
+        """Return how many more descriptors are open now than before the call, except those that may stay."""
+        files = open_files()
+        sqlites, before = (len(list(filter(SQLITES_FILE.search, each))) for each in (files, self.open_before))
+        kept = min(max(0, sqlites - before), KEPT.get(self.backend, 0))
+        return len(files) - len(self.open_before) - kept
+
     def report(self, queue: Handle) -> str:
         if self.said[0] == "foreign":
             with suppress(ipcq.MessageQueueError):
@@ -93,8 +103,7 @@ class Trial:
             return json.dumps([self.said, [], False, 0])
         # The listener's descriptor does not count. Another thread may be answering a process that looks for the queue.
         deadline = time.monotonic() + 5.0
-        expected = self.open_before + 1 + KEPT.get(self.backend, 0)
-        while (more := len(os.listdir("/proc/self/fd")) - expected) > 0 and time.monotonic() < deadline:
+        while (more := self.left_open() - 1) > 0 and time.monotonic() < deadline:
             time.sleep(0.001)
         gone = self.verb in {"unlink", "close"} and self.said == ["returned"]
         content = [] if gone else [queue.get(timeout=5.0) for _ in range(queue.qsize())]
@@ -111,6 +120,15 @@ class Trial:
             ipcq.unlink(self.name, self.backend)
         queue.close()
         return json.dumps([self.said, content, there, more])
+
+
+def open_files() -> list[str]:
+    """Return the file of each open descriptor."""
+    files = []
+    for descriptor in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # it has just been closed
+            files.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+    return files
 
 
 def complaint(verb: str, text: str) -> str:
