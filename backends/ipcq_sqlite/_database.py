@@ -118,6 +118,14 @@ class Database:
             raise self.held_up()
         return rows
 
+    def _at_once(
+        self, steps: Callable[[], Sequence[Step]], execute: Callable[[sqlite3.Connection, Sequence[Step]], Rows]
+    ) -> Rows:
+        with self._lock:
+            rows = execute(self._connected(), steps())
+        self._busy_since = 0.0
+        return rows
+
     def _patiently(
         self,
         patience: float,
@@ -127,10 +135,7 @@ class Database:
         retries, relieved = _Retries(self, patience), False
         while True:
             try:
-                with self._lock:
-                    rows = execute(self._connected(), steps())
-                self._busy_since = 0.0
-                return rows  # noqa: TRY300  # the else clause would be far away
+                return self._at_once(steps, execute)
             except sqlite3.ProgrammingError as error:
                 reraise_from_handler(error)
                 if "closed" not in str(error):
