@@ -46,7 +46,7 @@ _UNLIMITED: Final = 1 << 62
 _MOST: Final = 10_000
 
 _SILENCE: Final[Step] = (_schema.SILENCE, ())
-SILENCE_UNCHANGED: Final[Step] = (_schema.SILENCE_UNCHANGED, ())
+STATE_OR_SILENCE: Final[Step] = (_schema.STATE_OR_SILENCE, ())
 STATE: Final[Step] = (_schema.STATE, ())
 
 
@@ -61,6 +61,12 @@ class State(NamedTuple):
     charge: int
     down: int
     polled: int
+
+    @classmethod
+    def of_taking(cls, rows: Rows) -> "State":
+        """Return the figures that the last statement of a transaction that takes messages has found."""
+        *figures, _ = rows[-1][0]
+        return cls(*figures)
 
     @property
     def ended(self) -> bool:
@@ -107,7 +113,7 @@ class SqliteChannel(Channel):
         try:
             with translated(_place.ERRORS):
                 self._open()
-            self._database.prepare(self._prepare, self._relieve)
+            self._database.prepare(self._prepare, self._relieve, synced=attributes.options["durability"] == "full")
         except BaseException:
             self.close()
             raise
@@ -121,7 +127,6 @@ class SqliteChannel(Channel):
 
     def _prepare(self, connection: "sqlite3.Connection") -> None:
         """Prepare a new connection."""
-        connection.execute(f"PRAGMA synchronous = {self.attributes.options['durability']}").close()
         # Functions in C, so that no signal handler runs inside a transaction.
         connection.create_function("ring", 0, partial(os.write, self._messages, b"!"))
         connection.create_function("hear", 0, partial(os.read, self._messages, _fifo.PIPE_SIZE))
@@ -144,17 +149,23 @@ class SqliteChannel(Channel):
         if not self.linked():
             raise QueueGone
 
-    def _write(self, patience: float, steps: Callable[[], Sequence[Step]]) -> Rows | None:
+    def _write(self, patience: float, steps: Callable[[], Sequence[Step]], *, synced: bool = True) -> Rows | None:
         """Execute statements in one transaction; return their rows, or None if the lock is held."""
         self._check()
         try:
-            return self._database.write(patience, steps)
+            return self._database.write(patience, steps, synced=synced)
         except MessageQueueError:
             self._check()
             raise
 
+    def _write_due(self, patience: float, steps: Callable[[], Sequence[Step]], *, synced: bool = True) -> Rows | None:
+        """Do the same after what is over by the clock has been returned; here nothing ever is."""
+        return self._write(patience, steps, synced=synced)
+
     def _surely(self, *steps: Step) -> Rows:
-        rows = self._write(LONG_PATIENCE, lambda: steps)
+        return self._sure(self._write_due(LONG_PATIENCE, lambda: steps))
+
+    def _sure(self, rows: Rows | None) -> Rows:
         if rows is None:
             raise self._database.held_up()
         return rows
@@ -196,25 +207,25 @@ class SqliteChannel(Channel):
             rows.append((base, place, data, charge))
         steps = (
             (self._put_statement, rows[0] if len(rows) == 1 else rows),
-            *self._counting(base, len(rows), *entry),
+            *self._counting(base, batch, *entry),
             (_schema.STORED, ()),
-            STATE,
         )
         found = self._write(PATIENCE, lambda: steps)
         if found is None:
             return 0
-        stored = int(found[-2][0][0])
-        state = State(*found[-1][0])
-        if not stored and state.down:
+        stored, *state = found[-1][0]
+        if not stored and State(*state).down:
             raise QueueShutDown
         if stored and self._waited_for_space:
             self._waited_for_space = False
             _fifo.ring(self._space)  # another process may find space too
-        return stored
+        return int(stored)
 
-    def _counting(self, base: int, length: int, *entry: float | None) -> Sequence[Step]:
+    def _counting(self, base: int, batch: Sequence[bytes], *entry: float | None) -> Sequence[Step]:
         """Return the statements that complete a put."""
-        return ((_schema.COUNT_PLAIN, (base, length)),)
+        if len(batch) == 1:
+            return ((_schema.COUNT_ONE_PLAIN, (base, len(batch[0]))),)
+        return ((_schema.COUNT_PLAIN, (base, len(batch))),)
 
     def try_get(self) -> Received | None:
         return next(iter(self._take((_schema.TAKE, ()))), None)
@@ -223,11 +234,11 @@ class SqliteChannel(Channel):
         return self._take((_schema.TAKE_MANY, (min(limit, _MOST),)))
 
     def _take(self, *steps: Step) -> list[Received]:
-        found = self._write(PATIENCE, lambda: (*steps, SILENCE_UNCHANGED, STATE))
+        found = self._write_due(PATIENCE, lambda: (*steps, STATE_OR_SILENCE))
         if found is None:
             return []
         taken = sorted(found[0])
-        self._left(State(*found[-1][0]), len(taken), sum(len(data) or 1 for _, data in taken))
+        self._left(State.of_taking(found), len(taken), sum(len(data) or 1 for _, data in taken))
         return [(data, _schema.priority_of(key)) for key, data in taken]
 
     def _left(self, state: State, count: int, charge: int) -> None:

@@ -8,6 +8,10 @@ run before a transaction or after it.
 A finaliser may run inside, on CPython 3.11, where the garbage collector runs in C. If it calls the queue, its
 statements become part of the transaction that it interrupts.
 
+*Syncs.* A connection of a durable queue syncs the journal at each commit, unless what the transaction stores would be
+void after a power cut. Every transaction says in its own call in C whether it is synced, so no earlier one can decide
+for it, whatever has interrupted that one. A finaliser that runs inside may only ask for a sync.
+
 *Locks.* SQLite lets one connection write at a time. A transaction that finds the lock held tries again after short
 pauses, for a limited time. It does not hold the lock of its channel meanwhile.
 
@@ -41,7 +45,7 @@ from ipcq.backend import (
     too_many_descriptors,
 )
 from ipcq.errors import MessageQueueError, TimedOutError
-from ipcq_sqlite import _place
+from ipcq_sqlite import _place, _schema
 from ipcq_sqlite._errors import damaged, explained_error, is_busy
 
 #: Not gevent's, which lets other greenlets run.
@@ -65,12 +69,24 @@ _FORK_SECONDS: Final = 1.0
 
 #: The byte of the index that is locked by the connection that writes (walIndex in SQLite's wal.c).
 _WRITE_LOCK_AT: Final = 120
+#: Pages of the journal after which a commit copies them into the database, which waits for the disk. Its index finds
+#: this many in one step.
+_CHECKPOINT_PAGES: Final = 4000
 #: Bytes after which a checkpoint makes the journal smaller again.
 _JOURNAL_BYTES: Final = 1 << 26
 #: Descriptors that SQLite needs at a time.
 _DESCRIPTORS: Final = 6
 
+_PRAGMAS: Final = (
+    "synchronous = NORMAL",
+    f"wal_autocheckpoint = {_CHECKPOINT_PAGES}",
+    f"journal_size_limit = {_JOURNAL_BYTES}",
+    "temp_store = MEMORY",
+    "trusted_schema = OFF",
+)
 _BEGIN: Final = "BEGIN IMMEDIATE"
+_SYNC: Final[Step] = ("PRAGMA synchronous = FULL", ())
+_DO_NOT_SYNC: Final[Step] = ("PRAGMA synchronous = NORMAL", ())
 _COMMIT: Final = "COMMIT"
 #: The text of the error if a function that a statement calls raises.
 _FUNCTION_FAILED: Final = "user-defined function raised"
@@ -97,15 +113,27 @@ class Database:
         self._lock = NativeRLock()
         self._connection: sqlite3.Connection | None = None
         self._connecting = self._executing = self._crossed = False
+        self._durable = self._owes_sync = False
         # When the lock was first found held, by `time.monotonic`; 0 while it is free.
         self._busy_since = 0.0
         _databases.add(self)
 
     # Transactions
 
-    def write(self, patience: float, steps: Callable[[], Sequence[Step]]) -> Rows | None:
-        """Execute statements in one transaction; return their rows, or None if the lock is not free in time."""
-        return self._patiently(patience, steps, self._transaction)
+    def write(self, patience: float, steps: Callable[[], Sequence[Step]], *, synced: bool = True) -> Rows | None:
+        """Execute statements in one transaction; return their rows, or None if the lock is not free in time.
+
+        Args:
+            patience: Seconds for which to try to get the lock.
+            steps: Called before each try, for the statements.
+            synced: Whether a durable queue stores them safely before this returns. Otherwise a power cut may undo
+                them, and the next synced transaction stores them.
+        """
+        rows = self._patiently(patience, steps, self._transaction if synced else self._unsynced_transaction)
+        if self._owes_sync and not self._executing:
+            with suppressed(MessageQueueError, MemoryError):  # the next write tries again
+                self._owes_sync = self._patiently(PATIENCE, lambda: [(_schema.TOUCH, ())], self._transaction) is None
+        return rows
 
     def read(self, *steps: Step) -> Rows:
         """Execute statements that write nothing, each by itself.
@@ -155,12 +183,18 @@ class Database:
                 else:
                     raise explained_error(error, self._path) from error
 
-    def _transaction(self, connection: sqlite3.Connection, steps: Sequence[Step]) -> Rows:
+    def _unsynced_transaction(self, connection: sqlite3.Connection, steps: Sequence[Step]) -> Rows:
+        # A finaliser must not decide for the transaction that it interrupts before this has begun.
+        return self._transaction(connection, steps, synced=self._executing)
+
+    def _transaction(self, connection: sqlite3.Connection, steps: Sequence[Step], *, synced: bool = True) -> Rows:
         if connection.in_transaction:  # this is a finaliser
+            self._owes_sync = self._durable
             return self._execute(connection, steps)
+        first = [_SYNC if synced else _DO_NOT_SYNC] if self._durable else []
         try:
             try:
-                return self._execute(connection, [(_BEGIN, ()), *steps, (_COMMIT, ())])[1:-1]
+                return self._execute(connection, [*first, (_BEGIN, ()), *steps, (_COMMIT, ())])[len(first) + 1 : -1]
             except BaseException:
                 _roll_back(connection)
                 raise
@@ -201,7 +235,7 @@ class Database:
             uri=True,
         )
         try:
-            for pragma in (f"journal_size_limit = {_JOURNAL_BYTES}", "temp_store = MEMORY", "trusted_schema = OFF"):
+            for pragma in _PRAGMAS:
                 connection.execute(f"PRAGMA {pragma}").close()
             if self._prepare is not None:
                 self._prepare(connection)
@@ -210,16 +244,19 @@ class Database:
             raise
         return connection
 
-    def prepare(self, prepare: Callable[[sqlite3.Connection], None], relieve: Callable[[], object]) -> None:
+    def prepare(
+        self, prepare: Callable[[sqlite3.Connection], None], relieve: Callable[[], object], *, synced: bool
+    ) -> None:
         """Prepare the connection, and each later one.
 
         Args:
             prepare: Called with each connection.
             relieve: Called before the only retry if a function that a statement calls has failed.
+            synced: Whether the queue is durable, so that its transactions are synced unless they say otherwise.
         """
         # Connect again, so that no handler that forks closes a connection that is half prepared.
         self.close()
-        self._prepare, self._relieve = prepare, relieve
+        self._prepare, self._relieve, self._durable = prepare, relieve, synced
         if self._patiently(LONG_PATIENCE, tuple, self._execute) is None:
             raise self.held_up()
 

@@ -1,7 +1,11 @@
 """A channel to a queue with leases.
 
-Each transaction first returns what is over: delays and holds by the clock, and the leases of owners that have been
-found dead before it. Calls that only look do so without the write lock, unless something is over.
+A transaction that takes messages first returns what is over: delays and holds by the clock, and the leases of owners
+that have been found dead before it. Calls that only look do so without the write lock, unless something is over. A put
+changes nothing that is over, and a lease that is settled tells by itself whether its hold is over.
+
+*Syncs.* No lease survives a reboot, because no owner does. So a transaction that only leases, extends or returns what
+is over is not synced: a power cut returns its messages in either case. The next one that is synced takes it along.
 
 *The clock* is the monotonic one, so nobody can set it. It begins anew with each boot. The first process that connects
 after a reboot measures the delays that are left by the other clock, and no lease has a living owner then.
@@ -31,7 +35,7 @@ from ipcq.backend import (
 )
 from ipcq.errors import CorruptQueue, MessageQueueError, QueueShutDown, VersionMismatch
 from ipcq_sqlite import _fifo, _place, _schema
-from ipcq_sqlite._channel import SILENCE_UNCHANGED, STATE, SqliteChannel, State
+from ipcq_sqlite._channel import STATE, STATE_OR_SILENCE, SqliteChannel, State
 from ipcq_sqlite._database import LONG_PATIENCE, PATIENCE, Rows, Step
 from ipcq_sqlite._owners import LOOK_SECONDS, Owners, open_owners
 from ipcq_sqlite._schema import number_of, priority_of
@@ -84,10 +88,9 @@ class SqliteLeaseChannel(SqliteChannel, LeaseChannel):
 
     # Steps
 
-    def _write(self, patience: float, steps: Callable[[], Sequence[Step]]) -> Rows | None:
-        """Execute statements in one transaction, after those that return what is over."""
+    def _write_due(self, patience: float, steps: Callable[[], Sequence[Step]], *, synced: bool = True) -> Rows | None:
         first = self._ending()
-        rows = super()._write(patience, lambda: (*first(), *steps()))
+        rows = self._write(patience, lambda: (*first(), *steps()), synced=synced)
         if rows is None:
             return None
         return rows[len(first()) :]
@@ -97,7 +100,7 @@ class SqliteLeaseChannel(SqliteChannel, LeaseChannel):
 
         def steps() -> tuple[Step, ...]:
             values = {"now": monotonic(), "bound": self._bound, "reason": HOLD_ENDED}
-            ending: tuple[Step, ...] = ((_schema.END_DELAYS, values), (_schema.END_HOLDS, values))
+            ending: tuple[Step, ...] = ((_schema.END_DUE, values),)
             if dead:
                 values = {"owners": json.dumps(dead), "bound": self._bound, "reason": HOLDER_DIED}
                 ending += (_schema.END_DEAD, values), (_schema.FORGET_DEAD, values)
@@ -119,9 +122,8 @@ class SqliteLeaseChannel(SqliteChannel, LeaseChannel):
         """Return what is over, and when something is over next, by the clock; None if that is unknown."""
         ending = self._ending()
         due = self._next_due()
-        if len(ending()) > 2 or (due is not None and due <= monotonic()):
-            if super()._write(LONG_PATIENCE, ending) is None:
-                raise self._database.held_up()
+        if len(ending()) > 1 or (due is not None and due <= monotonic()):
+            self._sure(self._write(LONG_PATIENCE, ending, synced=False))
             due = self._next_due()
         return due
 
@@ -137,12 +139,14 @@ class SqliteLeaseChannel(SqliteChannel, LeaseChannel):
         self._announce(delay)
         return True
 
-    def _counting(self, base: int, length: int, *entry: float | None) -> Sequence[Step]:
+    def _counting(self, base: int, batch: Sequence[bytes], *entry: float | None) -> Sequence[Step]:
         due, wall = entry or (None, None)
         state = _schema.READY if due is None else _schema.DELAYED
         return (
-            (_schema.ENTER, (base, length, state, due, wall)),
-            (_schema.COUNT_LEASES, (base, length)),
+            (_schema.ENTER, (base, len(batch), state, due, wall)),
+            (_schema.COUNT_ONE_LEASES, (base, len(batch[0]), state))
+            if len(batch) == 1
+            else (_schema.COUNT_LEASES, (base, len(batch), state)),
         )
 
     def _announce(self, seconds: float) -> None:
@@ -211,19 +215,18 @@ class SqliteLeaseChannel(SqliteChannel, LeaseChannel):
 
         def steps() -> Sequence[Step]:
             now = monotonic()
-            due = None if hold is None else now + hold
+            values = (None if hold is None else now + hold, owner, serial, now)
             return (
                 (_schema.ENTER_OWNER, (owner,)),
-                (_schema.LEASE, (due, owner, serial, now, limit)),
-                SILENCE_UNCHANGED,
+                (_schema.LEASE_FIRST, values) if limit == 1 else (_schema.LEASE, (*values, limit)),
                 (_schema.READ_LEASES, (owner, serial, limit)),
-                STATE,
+                STATE_OR_SILENCE,
             )
 
-        found = self._write(PATIENCE, steps)
+        found = self._write_due(PATIENCE, steps, synced=False)
         if found is None:
             return []
-        state = State(*found[-1][0])
+        state = State.of_taking(found)
         if not found[-2]:
             self._ring_if_gone()
             if state.ended:
@@ -257,16 +260,21 @@ class SqliteLeaseChannel(SqliteChannel, LeaseChannel):
         return lost
 
     def find_lost(self, tokens: Sequence[int], /) -> list[int]:
-        found = self._read((_schema.FIND, self._mine(tokens)))
-        return _missing(tokens, found[0])
+        found = self._read(*((_schema.FIND, self._mine(token)) for token in tokens))
+        return _missing(tokens, found)
 
     def _change(self, tokens: Sequence[int], statement: str, values: dict[str, Any], *also: Step) -> list[int]:
         """Change leases of this channel, and return the tokens that were lost."""
-        found = self._surely((statement, {**values, **self._mine(tokens)}), *also)
-        return _missing(tokens, found[0])
 
-    def _mine(self, tokens: Sequence[int]) -> dict[str, Any]:
-        return {"owner": self._owners.number, "tokens": json.dumps(list(tokens))}
+        def steps() -> list[Step]:
+            now = {**values, "now": monotonic()}
+            return [step for token in tokens for step in ((statement, {**now, **self._mine(token)}), *also)]
+
+        found = self._sure(self._write(LONG_PATIENCE, steps, synced=statement != _schema.EXTEND))
+        return _missing(tokens, found[:: 1 + len(also)])
+
+    def _mine(self, token: int) -> dict[str, int]:
+        return {"owner": self._owners.number, "token": token}
 
     def counts(self) -> Counts:
         state = self._state()
@@ -285,7 +293,7 @@ class SqliteLeaseChannel(SqliteChannel, LeaseChannel):
     # Dead letters
 
     def try_get_dead(self) -> DeadRecord | None:
-        found = self._write(PATIENCE, lambda: ((_schema.READ_DEAD, (0, 1)), (_schema.DROP_FIRST_DEAD, ())))
+        found = self._write_due(PATIENCE, lambda: ((_schema.READ_DEAD, (0, 1)), (_schema.DROP_FIRST_DEAD, ())))
         records = [] if found is None else found[0]
         if records:
             _fifo.ring(self._space)
@@ -341,15 +349,8 @@ def _after(delay: float) -> tuple[float, float] | tuple[None, None]:
     return (monotonic() + delay, time() + delay) if delay > 0 else (None, None)
 
 
-def _missing(tokens: Sequence[int], found: list[tuple[int]]) -> list[int]:
-    done = {token for (token,) in found}
-    lost = []
-    for token in tokens:
-        if token in done:
-            done.discard(token)  # a second one is lost
-        else:
-            lost.append(token)
-    return lost
+def _missing(tokens: Sequence[int], found: Rows) -> list[int]:
+    return [token for token, rows in zip(tokens, found, strict=True) if not rows]
 
 
 def _record(row: tuple[bytes, int, int, bytes]) -> DeadRecord:

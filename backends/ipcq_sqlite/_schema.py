@@ -5,6 +5,8 @@
 - `messages` has the messages. The key orders them: priority, highest first, then the number that each put gives a
   message. It is the order of the table itself, so a plain queue needs no index.
 - `entries`, on a queue with leases, has the state of each message, apart from its bytes: a lease does not rewrite them.
+  Its key orders the messages of each state as they are looked up, so it needs no other index for that: by `key` if they
+  are ready, by owner and serial number if they are leased, by number if they are dead letters.
 - `owners`, on a queue with leases, has the numbers of channels with leases (see `_owners`).
 
 Triggers keep the figures. One of them belongs to each connection and is not in the file: it calls `ring`, a function in
@@ -57,28 +59,27 @@ CREATE TABLE state (
 ) STRICT;
 INSERT INTO state DEFAULT VALUES;
 CREATE TABLE messages (key INTEGER PRIMARY KEY, data BLOB NOT NULL) STRICT;
+"""
+_CREATE_PLAIN: Final = f"""{_CREATE}
 CREATE TRIGGER left AFTER DELETE ON messages BEGIN
     UPDATE state SET places = places - 1, bytes = bytes - length(old.data),
-        charge = charge - max(length(old.data), 1), gets = gets + 1{{also}};
+        charge = charge - max(length(old.data), 1), gets = gets + 1, ready = ready - 1;
 END;
 """
-_CREATE_PLAIN: Final = _CREATE.format(also=", ready = ready - 1")
-_CREATE_LEASES: Final = f"""{_CREATE.format(also="")}
+_CREATE_LEASES: Final = f"""{_CREATE}
 CREATE TABLE entries (
-    key INTEGER PRIMARY KEY, state INTEGER NOT NULL,
+    state INTEGER NOT NULL,
+    owner INTEGER NOT NULL DEFAULT 0,     -- of the lease
+    serial INTEGER NOT NULL DEFAULT 0,    -- of the lease; the number of a dead letter
+    key INTEGER NOT NULL,
     due REAL,                             -- when the hold or the delay ends, by the monotonic clock
     wall REAL,                            -- when the delay ends, by the clock that outlives a reboot
-    owner INTEGER, serial INTEGER, since REAL,
-    deliveries INTEGER NOT NULL DEFAULT 0, failures INTEGER NOT NULL DEFAULT 0, reason BLOB NOT NULL DEFAULT x''
-) STRICT;
-CREATE INDEX ready ON entries (key) WHERE state = {READY};
+    since REAL,
+    deliveries INTEGER NOT NULL DEFAULT 0, failures INTEGER NOT NULL DEFAULT 0, reason BLOB NOT NULL DEFAULT x'',
+    PRIMARY KEY (state, owner, serial, key)
+) STRICT, WITHOUT ROWID;
 CREATE INDEX due ON entries (due) WHERE due IS NOT NULL;
-CREATE INDEX leases ON entries (owner, serial) WHERE state = {LEASED};
-CREATE INDEX dead ON entries (key & {_NUMBER}) WHERE state = {DEAD};
 CREATE TABLE owners (number INTEGER PRIMARY KEY) STRICT;
-CREATE TRIGGER entered AFTER INSERT ON entries BEGIN
-    UPDATE state SET ready = ready + (new.state = {READY}), delayed = delayed + (new.state = {DELAYED});
-END;
 CREATE TRIGGER changed AFTER UPDATE OF state ON entries WHEN old.state <> new.state BEGIN
     UPDATE state SET
         ready = ready + (new.state = {READY}) - (old.state = {READY}),
@@ -88,10 +89,13 @@ CREATE TRIGGER changed AFTER UPDATE OF state ON entries WHEN old.state <> new.st
         returned = returned + (old.state = {LEASED});
 END;
 CREATE TRIGGER gone AFTER DELETE ON entries BEGIN
-    DELETE FROM messages WHERE key = old.key;
     UPDATE state SET
+        places = places - 1, gets = gets + 1,
+        bytes = bytes - (SELECT length(data) FROM messages WHERE key = old.key),
+        charge = charge - (SELECT max(length(data), 1) FROM messages WHERE key = old.key),
         ready = ready - (old.state = {READY}), leased = leased - (old.state = {LEASED}),
         delayed = delayed - (old.state = {DELAYED}), dead = dead - (old.state = {DEAD});
+    DELETE FROM messages WHERE key = old.key;
 END;
 """
 MADE: Final = "INSERT INTO made VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -112,11 +116,16 @@ END;
 #: Empty the FIFO while no get could succeed. It runs under the write lock. The byte before makes sure that the read
 #: finds one, since it would fail otherwise.
 SILENCE: Final = f"SELECT ring() + length(hear()) FROM state WHERE NOT {READABLE}"
-#: The same after a statement that found nothing to take or to change.
-SILENCE_UNCHANGED: Final = f"{SILENCE} AND changes() = 0"
 
 #: What a channel looks at after each step.
-STATE: Final = "SELECT ready, leased, delayed, dead, places, charge, down, polled FROM state"
+_STATE: Final = "ready, leased, delayed, dead, places, charge, down, polled"
+STATE: Final = f"SELECT {_STATE} FROM state"
+#: The state after a statement that takes messages. If it found none, this empties the FIFO, as SILENCE does.
+STATE_OR_SILENCE: Final = f"""
+SELECT {_STATE}, iif(changes() = 0 AND NOT {READABLE}, ring() + length(hear()), 0) FROM state
+"""
+#: How many messages a put has stored, and the state after it.
+STORED: Final = f"SELECT iif(changes(), batch, 0), {_STATE} FROM state"
 FIGURES: Final = "SELECT ready, bytes, bytes_put, last, gets, high, leased, delayed, dead, returned FROM state"
 
 #: One message of a batch. Parameters: the upper bits of its key, its place in the batch from 1 on, its bytes, and what
@@ -130,9 +139,9 @@ ENTER: Final = """
 INSERT INTO entries (key, state, due, wall) SELECT key, ?3, ?4, ?5 FROM messages
 WHERE key > (SELECT ?1 | last FROM state) AND key <= (SELECT ?1 | (last + ?2) FROM state)
 """
-#: Count the batch. Parameters: the upper bits, and the length of the batch.
-COUNT: Final = """
-UPDATE state SET places = places + stored, {also} last = last + stored, batch = stored, bytes = bytes + size,
+#: Count the batch. Parameters: the upper bits, the length of the batch, and, with leases, the state of its messages.
+_COUNT: Final = """
+UPDATE state SET places = places + stored, {also}, last = last + stored, batch = stored, bytes = bytes + size,
     charge = charge + charged, bytes_put = bytes_put + size, high = max(high, places + stored)
 FROM (
     SELECT count(*) AS stored, ifnull(sum(length(data)), 0) AS size, ifnull(sum(max(length(data), 1)), 0) AS charged
@@ -141,11 +150,17 @@ FROM (
 )
 WHERE stored > 0
 """
-COUNT_PLAIN: Final = COUNT.format(also="ready = ready + stored,")
-COUNT_LEASES: Final = COUNT.format(also="")
-
-#: How many messages the batch has stored.
-STORED: Final = "SELECT iif(changes(), batch, 0) FROM state"
+_ENTERED: Final = f"ready = ready + iif(?3 = {READY}, {{0}}, 0), delayed = delayed + iif(?3 = {DELAYED}, {{0}}, 0)"
+COUNT_PLAIN: Final = _COUNT.format(also="ready = ready + stored")
+COUNT_LEASES: Final = _COUNT.format(also=_ENTERED.format("stored"))
+#: The same for a batch of one, which is faster. The second parameter is the number of its bytes.
+_COUNT_ONE: Final = """
+UPDATE state SET places = places + 1, {also}, last = last + 1, batch = 1, bytes = bytes + ?2,
+    charge = charge + max(?2, 1), bytes_put = bytes_put + ?2, high = max(high, places + 1)
+WHERE EXISTS (SELECT 1 FROM messages WHERE key = (?1 | (last + 1)))
+"""
+COUNT_ONE_PLAIN: Final = _COUNT_ONE.format(also="ready = ready + 1")
+COUNT_ONE_LEASES: Final = _COUNT_ONE.format(also=_ENTERED.format(1))
 
 FULL: Final = "SELECT places >= {places} OR charge >= {charge} FROM state"
 
@@ -161,34 +176,42 @@ DELETE FROM messages WHERE key IN (
 PEEK: Final = "SELECT key, data FROM messages ORDER BY key LIMIT 1"
 CLEAR: Final = "DELETE FROM messages"
 SHUT_DOWN: Final = "UPDATE state SET down = 1"
+#: A change without a meaning, for a commit that syncs those before it: SQLite writes no page that stays equal.
+TOUCH: Final = "UPDATE state SET batch = NOT batch"
 POLL: Final = "UPDATE state SET polled = 1 WHERE NOT polled"
 
 # Queues with leases
 
-_NEXT: Final = f"SELECT key FROM entries INDEXED BY ready WHERE state = {READY} ORDER BY key LIMIT 1"
+_IS_READY: Final = f"state = {READY} AND owner = 0 AND serial = 0"
+_NEXT: Final = f"SELECT key FROM entries WHERE {_IS_READY} ORDER BY key LIMIT 1"
 TAKE_READY: Final = f"SELECT key, data FROM messages WHERE key = ({_NEXT})"
-DROP_READY: Final = f"DELETE FROM entries WHERE key = ({_NEXT})"
+DROP_READY: Final = f"DELETE FROM entries WHERE {_IS_READY} AND key = ({_NEXT})"
 CLEAR_READY: Final = f"DELETE FROM entries WHERE state IN ({READY}, {DELAYED})"
 DROP_LIVING: Final = f"DELETE FROM entries WHERE state <> {DEAD}"
 
-# A lease that has ended keeps its serial number, which RETURNING gives back.
-_FREE: Final = "owner = NULL, since = NULL"
+_FREE: Final = "owner = 0, serial = 0, since = NULL"
+_NO_OWNER: Final = "owner = 0, since = NULL"
 _READY: Final = f"state = {READY}, due = NULL, wall = NULL, {_FREE}"
 _READY_LATER: Final = f"state = iif(:due IS NULL, {READY}, {DELAYED}), due = :due, wall = :wall, {_FREE}"
-_DEAD: Final = f"state = {DEAD}, due = NULL, wall = NULL, {_FREE}, reason = :reason"
+_DEAD: Final = f"state = {DEAD}, due = NULL, wall = NULL, {_NO_OWNER}, serial = key & {_NUMBER}, reason = :reason"
 _FAILED: Final = f"""
-    state = iif(failures + 1 >= :bound, {DEAD}, {READY}), due = NULL, wall = NULL, {_FREE},
-    failures = failures + 1, reason = :reason
+    state = iif(failures + 1 >= :bound, {DEAD}, {READY}), due = NULL, wall = NULL, {_NO_OWNER},
+    serial = iif(failures + 1 >= :bound, key & {_NUMBER}, 0), failures = failures + 1, reason = :reason
 """
 _FAILED_LATER: Final = f"""
     state = iif(failures + 1 >= :bound, {DEAD}, iif(:due IS NULL, {READY}, {DELAYED})),
-    due = iif(failures + 1 >= :bound, NULL, :due), wall = iif(failures + 1 >= :bound, NULL, :wall), {_FREE},
-    failures = failures + 1, reason = :reason
+    due = iif(failures + 1 >= :bound, NULL, :due), wall = iif(failures + 1 >= :bound, NULL, :wall), {_NO_OWNER},
+    serial = iif(failures + 1 >= :bound, key & {_NUMBER}, 0), failures = failures + 1, reason = :reason
 """
 
-#: What is over by the clock. Parameters: now, bound, reason.
-END_DELAYS: Final = f"UPDATE entries SET {_READY} WHERE state = {DELAYED} AND due <= :now"
-END_HOLDS: Final = f"UPDATE entries SET {_FAILED} WHERE state = {LEASED} AND due <= :now"
+#: End the delays and holds that are over by the clock: the end of a hold is a failure. Parameters: now, bound, reason.
+END_DUE: Final = f"""
+UPDATE entries SET
+    state = iif(state = {LEASED} AND failures + 1 >= :bound, {DEAD}, {READY}), due = NULL, wall = NULL, {_NO_OWNER},
+    serial = iif(state = {LEASED} AND failures + 1 >= :bound, key & {_NUMBER}, 0),
+    failures = failures + (state = {LEASED}), reason = iif(state = {LEASED}, :reason, reason)
+WHERE due <= :now
+"""
 #: The leases of dead owners. Parameters: owners, as JSON, bound, reason.
 END_DEAD: Final = (
     f"UPDATE entries SET {_FAILED} WHERE state = {LEASED} AND owner IN (SELECT value FROM json_each(:owners))"
@@ -203,6 +226,11 @@ READ_CLOCK: Final = "SELECT clock FROM state"
 SET_CLOCK: Final = "UPDATE state SET clock = :clock"
 
 ENTER_OWNER: Final = "INSERT OR IGNORE INTO owners VALUES (?)"
+#: Parameters: due, owner, serial number, now.
+LEASE_FIRST: Final = f"""
+UPDATE entries SET state = {LEASED}, due = ?1, owner = ?2, serial = ?3, since = ?4, deliveries = deliveries + 1
+WHERE {_IS_READY} AND key = ({_NEXT})
+"""
 #: Parameters: due, owner, first serial number, now, limit.
 LEASE: Final = f"""
 UPDATE entries SET state = {LEASED}, due = ?1, owner = ?2, serial = ?3 + place, since = ?4, deliveries = deliveries + 1
@@ -213,27 +241,31 @@ FROM (
             sum(size) OVER (ORDER BY picked) - size AS before
         FROM (
             SELECT entries.key AS picked, length(data) AS size
-            FROM entries INDEXED BY ready CROSS JOIN messages ON messages.key = entries.key
-            WHERE state = {READY} ORDER BY entries.key LIMIT ?5
+            FROM entries CROSS JOIN messages ON messages.key = entries.key
+            WHERE {_IS_READY} ORDER BY entries.key LIMIT ?5
         )
     ) WHERE before < {STEP}
 )
-WHERE key = picked
+WHERE {_IS_READY} AND key = picked
 """
 #: Parameters: owner, first serial number, limit.
 READ_LEASES: Final = f"""
 SELECT data, messages.key, deliveries, serial, failures
-FROM entries INDEXED BY leases CROSS JOIN messages ON messages.key = entries.key
+FROM entries CROSS JOIN messages ON messages.key = entries.key
 WHERE state = {LEASED} AND owner = ?1 AND serial >= ?2 AND serial < ?2 + ?3 ORDER BY serial
 """
 _MINE: Final = f"state = {LEASED} AND owner = :owner"
-_SETTLED: Final = f"WHERE {_MINE} AND serial IN (SELECT value FROM json_each(:tokens)) RETURNING serial"
-#: Parameters: owner, tokens as JSON, due, wall, bound, reason.
+_SETTLED: Final = f"WHERE {_MINE} AND serial = :token"
+#: One row if the lease has not ended, as SETTLE and EXTEND return. Parameters: owner, token.
+FIND: Final = f"SELECT 1 FROM entries {_SETTLED}"
+# A channel settles a lease whose hold is over before anybody has returned it: then it has ended.
+_HELD: Final = "AND (due IS NULL OR due > :now) RETURNING 1"
+#: Parameters: owner, token, now, due, wall, bound, reason.
 SETTLE: Final = {
-    Verdict.ACK: f"DELETE FROM entries {_SETTLED}",
-    Verdict.RELEASE: f"UPDATE entries SET {_READY_LATER} {_SETTLED}",
-    Verdict.FAIL: f"UPDATE entries SET {_FAILED_LATER} {_SETTLED}",
-    Verdict.REJECT: f"UPDATE entries SET {_DEAD} {_SETTLED}",
+    Verdict.ACK: f"DELETE FROM entries {_SETTLED} {_HELD}",
+    Verdict.RELEASE: f"UPDATE entries SET {_READY_LATER} {_SETTLED} {_HELD}",
+    Verdict.FAIL: f"UPDATE entries SET {_FAILED_LATER} {_SETTLED} {_HELD}",
+    Verdict.REJECT: f"UPDATE entries SET {_DEAD} {_SETTLED} {_HELD}",
 }
 #: A rejection is no return.
 NOT_RETURNED: Final = "UPDATE state SET returned = returned - changes()"
@@ -241,23 +273,23 @@ NOT_RETURNED: Final = "UPDATE state SET returned = returned - changes()"
 RECALL: Final = f"UPDATE entries SET {_READY} WHERE {_MINE} AND serial >= :first AND serial < :end"
 LEAVE: Final = f"UPDATE entries SET {_READY} WHERE {_MINE}"
 FORGET_OWNER: Final = "DELETE FROM owners WHERE number = :owner"
-EXTEND: Final = f"UPDATE entries SET due = :due {_SETTLED}"
-FIND: Final = f"SELECT serial FROM entries WHERE {_MINE} AND serial IN (SELECT value FROM json_each(:tokens))"
+#: Parameters: owner, token, now, due.
+EXTEND: Final = f"UPDATE entries SET due = :due {_SETTLED} {_HELD}"
 HELD: Final = f"SELECT owner, since, deliveries FROM entries WHERE state = {LEASED} ORDER BY since LIMIT ?"
 
-_DEAD_ORDER: Final = f"key & {_NUMBER}"
+_IS_DEAD: Final = f"state = {DEAD} AND owner = 0"
 #: Parameters: number, limit.
 READ_DEAD: Final = f"""
 SELECT data, messages.key, deliveries, reason
-FROM entries INDEXED BY dead CROSS JOIN messages ON messages.key = entries.key
-WHERE state = {DEAD} AND entries.key & {_NUMBER} > ?1 ORDER BY entries.key & {_NUMBER} LIMIT ?2
+FROM entries CROSS JOIN messages ON messages.key = entries.key
+WHERE {_IS_DEAD} AND serial > ?1 ORDER BY serial LIMIT ?2
 """
-_FIRST_DEAD: Final = f"SELECT key FROM entries INDEXED BY dead WHERE state = {DEAD} ORDER BY {_DEAD_ORDER} LIMIT"
-DROP_FIRST_DEAD: Final = f"DELETE FROM entries WHERE key = ({_FIRST_DEAD} 1)"
+_FIRST_DEAD: Final = f"SELECT serial FROM entries WHERE {_IS_DEAD} ORDER BY serial LIMIT"
+DROP_FIRST_DEAD: Final = f"DELETE FROM entries WHERE {_IS_DEAD} AND serial = ({_FIRST_DEAD} 1)"
 #: Parameters: limit.
 REQUEUE: Final = f"""
-UPDATE entries SET state = {READY}, failures = 0, reason = x''
-WHERE key IN ({_FIRST_DEAD} ?1) AND NOT (SELECT down FROM state)
+UPDATE entries SET state = {READY}, serial = 0, failures = 0, reason = x''
+WHERE {_IS_DEAD} AND serial IN ({_FIRST_DEAD} ?1) AND NOT (SELECT down FROM state)
 """
 CLEAR_DEAD: Final = f"DELETE FROM entries WHERE state = {DEAD}"
 

@@ -563,7 +563,7 @@ def test_a_look_that_is_never_let_in_times_out(queue: Any, monkeypatch: pytest.M
     with pytest.raises(TimedOutError):
         queue.qsize()
     with pytest.raises(TimedOutError):
-        queue._database.prepare(queue._prepare, queue._relieve)
+        queue._database.prepare(queue._prepare, queue._relieve, synced=True)
 
 
 def test_a_count_of_jobs_needs_the_lock_if_something_is_over(backend: SqliteBackend, jobs: Any) -> None:

@@ -13,7 +13,7 @@ from backends import sqlite
 from backends.sqlite import attach, create, execute
 from ipcq.backend import HOLDER_DIED, LONGEST, Verdict
 from ipcq.errors import QueueShutDown, VersionMismatch
-from ipcq_sqlite import SqliteBackend, _fifo, _lease_channel
+from ipcq_sqlite import SqliteBackend, _fifo, _lease_channel, _schema
 
 backend, jobs = sqlite.backend, sqlite.jobs
 
@@ -110,6 +110,87 @@ def test_a_failure_in_the_first_step_after_a_reboot_is_rolled_back(
     with pytest.raises(AttributeError):
         jobs._adapt_clock(connection)
     assert not connection.in_transaction
+
+
+# Syncs
+
+
+def traced(jobs: Any) -> list[str]:
+    """Return the list to which the channel's connection adds what it executes about syncs and commits."""
+    seen: list[str] = []
+
+    def note(statement: str) -> None:
+        statement = statement.removeprefix("-- ")  # it is executed inside another one
+        if statement.startswith(("PRAGMA", "COMMIT")):
+            seen.append(statement.removeprefix("PRAGMA synchronous = "))
+
+    jobs._database._connected().set_trace_callback(note)
+    return seen
+
+
+def finalise_inside(jobs: Any) -> None:
+    """Execute a transaction without a sync in which a finaliser puts a message."""
+    jobs._database._connected().create_function("finalise", 0, lambda: jobs.try_put(b"item", 0))
+    assert jobs._database.write(1.0, lambda: (("SELECT finalise()", ()),), synced=False) == [[(1,)]]
+
+
+def test_each_transaction_says_whether_it_is_synced(jobs: Any) -> None:
+    """C40: so none can decide for another one, whatever has interrupted it."""
+    seen = traced(jobs)
+    jobs.try_put(b"item", 0)
+    jobs.try_lease(1, None)
+    jobs.settle([1], Verdict.ACK, 0.0, b"")
+    assert seen == ["FULL", "COMMIT", "NORMAL", "COMMIT", "FULL", "COMMIT"]
+
+
+def test_a_queue_that_is_not_durable_decides_nothing(backend: SqliteBackend) -> None:
+    """C40: its connections never sync a commit."""
+    with create(backend, leases=True, options={"durability": "normal"}) as channel:
+        seen = traced(channel)
+        channel.try_put(b"item", 0)
+        finalise_inside(channel)
+        assert seen == ["COMMIT"] * 2
+        assert channel._database._connected().execute("PRAGMA synchronous").fetchall() == [(1,)]
+
+
+def test_a_finalisers_put_is_synced_after_a_lease(jobs: Any) -> None:
+    """C40: it has become part of a transaction without a sync."""
+    seen = traced(jobs)
+    finalise_inside(jobs)
+    assert seen == ["NORMAL", "COMMIT", "FULL", "COMMIT"]
+    jobs.try_lease(1, None)
+    assert seen[4:] == ["NORMAL", "COMMIT"]
+
+
+def test_a_sync_that_fails_is_repeated(jobs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C40: after the next transaction, since the one before is complete."""
+    seen = traced(jobs)
+    with monkeypatch.context() as patch:
+        patch.setattr(_schema, "TOUCH", "SELECT nonsense")
+        finalise_inside(jobs)
+    assert seen == ["NORMAL", "COMMIT", "FULL"]
+    jobs.try_lease(1, None)
+    assert seen[3:] == ["NORMAL", "COMMIT", "FULL", "COMMIT"]
+
+
+def test_a_finalisers_lease_does_not_decide_for_a_put(jobs: Any) -> None:
+    """C40: the put may have said already that it is synced, and not have begun."""
+    connection = jobs._database._connected()
+    connection.create_function("finalise", 0, lambda: len(jobs.try_lease_many(1, 1, None)))
+    jobs.try_put(b"item", 0)
+    seen = traced(jobs)
+    assert jobs._database.read(("SELECT finalise()", ())) == [[(1,)]]
+    assert seen == ["FULL", "COMMIT"]
+
+
+def test_the_end_of_a_hold_is_found_by_the_acknowledgement(jobs: Any) -> None:
+    """C9: nobody has returned the message yet."""
+    jobs.try_put(b"item", 0)
+    jobs.try_lease(1, 1e-6)
+    assert jobs.extend([1], 60.0) == [1]
+    for verdict in Verdict:
+        assert jobs.settle([1], verdict, 0.0, b"") == [1]
+    assert jobs.counts() == (1, 0, 0, 0)
 
 
 # Holders

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from backends.power import STRACE, Disk, Event, record
-from ipcq.backend import Request
+from ipcq.backend import LeaseChannel, Request, Verdict
 from ipcq.errors import QueueNotFound
 from ipcq_sqlite import SqliteBackend
 
@@ -16,11 +16,13 @@ pytestmark = [
     pytest.mark.timeout(300),
 ]
 
-# Says before and after each step what it does. The large messages make the journal long enough for a checkpoint.
+# Says before and after each step what it does. The large messages make the journal long enough for a checkpoint. Leases
+# are not synced: puts, releases and failures follow them, and the end of the holder.
 SCRIPT = """
 import sys
 from ipcq.backend import Request, Verdict
-from ipcq_sqlite import SqliteBackend
+from ipcq_sqlite import SqliteBackend, _database
+_database._PRAGMAS += ("wal_autocheckpoint = 1000",)
 place, durability, leases = sys.argv[1], sys.argv[2], sys.argv[3] == "leases"
 backend = SqliteBackend(place)
 def step(what, call, *arguments):
@@ -38,12 +40,18 @@ def put(count, size):
     number += count
     what = "put " + " ".join(map(str, numbers))
     step(what, queue.try_put_many, [str(each).encode().ljust(size) for each in numbers])
-def take():
+def lease():
     global serial
+    serial += 1
+    return queue.try_lease(serial, None)
+def settle(leased, verdict):
+    what = "take " + leased.data.decode().split()[0] if verdict == Verdict.ACK else "settle"
+    step(what, queue.settle, [leased.token], verdict, 0.0, b"")
+def take():
     if leases:
-        leased = queue.try_lease(serial, None)
-        serial += 1
-        step("take " + leased.data.decode().split()[0], queue.settle, [leased.token], Verdict.ACK, 0.0, b"")
+        leased = lease()
+        put(1, 10)
+        settle(leased, Verdict.ACK)
     else:
         step("take " + queue.peek()[0].decode().split()[0], queue.try_get)
 for size in (1, 100, 3000):
@@ -58,6 +66,13 @@ for _ in range(5):
     take()
 put(2, 10)
 take()
+if leases:
+    for verdict in (Verdict.RELEASE, Verdict.FAIL, Verdict.REJECT):
+        settle(lease(), verdict)
+    step("take " + queue.peek_dead(0, 1)[0].data.decode().split()[0], queue.try_get_dead)
+    lease()
+    put(1, 10)
+    lease()
 """
 
 
@@ -76,11 +91,12 @@ def survivors(place: Path) -> set[int] | None:
         return None
     try:
         found = [data for batch in iter(lambda: queue.try_get_many(1000), []) for data, _ in batch]
+        dead = [each.data for each in queue.peek_dead(0, 9)] if isinstance(queue, LeaseChannel) else []
     finally:
         queue.close()
     numbers = [int(each) for each in found]
     assert numbers == sorted(set(numbers))
-    return set(numbers)
+    return {*numbers, *map(int, dead)}
 
 
 class Expected:
@@ -143,3 +159,55 @@ def test_the_proof_finds_what_normal_loses(place: Path, tmp_path: Path) -> None:
     """C40: durability="normal" loses the last messages, and the replay shows it."""
     events = record(SCRIPT, place, str(place), "normal", "plain")
     assert cut_everywhere(events, place, tmp_path)
+
+
+# Each step by itself, named after what it does.
+STEPS = """
+import sys
+from ipcq.backend import Request, Verdict
+from ipcq_sqlite import SqliteBackend
+queue = SqliteBackend(sys.argv[1]).create("/jobs", Request(leases=True, options={"durability": sys.argv[2]}))
+queue.try_put_many([b"item"] * 9)
+def step(what, call, *arguments):
+    os.write(9, f"begin {what}".encode())
+    call(*arguments)
+    os.write(9, f"end {what}".encode())
+step("lease", queue.try_lease_many, 1, 5, 60.0)
+step("put", queue.try_put, b"item", 0)
+step("extend", queue.extend, [1], 90.0)
+for number, verdict in enumerate(Verdict, 1):
+    step(verdict.name, queue.settle, [number], verdict, 0.0, b"")
+step("dead", queue.try_get_dead)
+step("recall", queue.recall, 5, 1)
+step("lease", queue.try_lease, 6, None)
+step("get", queue.try_get)
+step("delayed", queue.try_put_delayed, b"item", 0, 1e-6)
+step("ends", queue.counts)
+step("shutdown", queue.shutdown, False)
+"""
+
+
+def synced_steps(place: Path, durability: str) -> tuple[set[str], set[str]]:
+    """Return the steps that sync the disk, and those that do not."""
+    synced, others, syncs = set(), set(), 0
+    for event in record(STEPS, place, str(place), durability):
+        if event.call == "fsync":
+            syncs += 1
+        elif event.call == "mark":
+            when, what = event.data.decode().split()
+            if when == "end":
+                (synced if syncs else others).add(what)
+            syncs = 0
+    return synced, others
+
+
+def test_only_what_a_power_cut_ends_anyway_is_not_synced(place: Path) -> None:
+    """C40: a lease, its renewal, and the end of a delay that nobody has been told of."""
+    synced, others = synced_steps(place, "full")
+    assert others == {"lease", "extend", "ends"}
+    assert synced == {"put", *Verdict.__members__, "dead", "recall", "get", "delayed", "shutdown"}
+
+
+def test_nothing_is_synced_in_a_queue_that_is_not_durable(place: Path) -> None:
+    """C40: durability="normal" leaves that to the system."""
+    assert not synced_steps(place, "normal")[0]
