@@ -19,13 +19,18 @@ _LARGE_JOURNAL: Final = 256 * _MEBIBYTE
 _HELD_SECONDS: Final = 0.2
 
 
-def findings(directory: str | None) -> list[Finding]:
+def findings(place: str | None) -> list[Finding]:
+    """Return the findings on a directory; None: on the default place, which is created with its first queue."""
     try:
-        directory = directory or _place.default()
+        directory = place or _place.default()
     except MessageQueueError as error:
         return [Finding(severity=Severity.NOTE, text=f"no default place: {error.detail}")]
-    if not os.path.isdir(directory):
+    if place is None and not os.path.isdir(directory):
         return []
+    try:
+        _place.check(directory)
+    except MessageQueueError as error:
+        return [Finding(severity=Severity.ERROR, text=error.detail)]
     found = [_space(directory)]
     found += [_leftover(f"{directory}/{target}") for target in _place.leftovers(directory)]
     for name in _place.names(directory):

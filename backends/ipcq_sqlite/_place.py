@@ -215,16 +215,26 @@ def prepare(directory: str) -> None:
     with translated(ERRORS):
         if directory == _default():
             _make(directory)
-        elif not os.path.isdir(directory):
-            raise InvalidArgument(f"{directory} is no directory: mkdir -p {directory}")
-        kind = file_system(directory)
-        if kind in _REMOTE:
-            raise Unsupported(
-                f"{directory} is on a network file system ({kind}), where SQLite cannot keep a queue safe: "
-                "choose a directory on a disk of this machine"
-            )
+        check(directory)
         for leftover in leftovers(directory):
             remove_leftover(directory, leftover)
+
+
+def check(directory: str) -> None:
+    """Check that a directory can have queues.
+
+    Raises:
+        InvalidArgument: It does not exist.
+        Unsupported: It is on a file system of another machine.
+    """
+    if not os.path.isdir(directory):
+        raise InvalidArgument(f"{directory} is no directory: mkdir -p {directory}")
+    kind = file_system(directory)
+    if kind in _REMOTE:
+        raise Unsupported(
+            f"{directory} is on a network file system ({kind}), where SQLite cannot keep a queue safe: "
+            "choose a directory on a disk of this machine"
+        )
 
 
 def _make(directory: str) -> None:

@@ -223,7 +223,7 @@ def test_a_missing_directory_has_no_queues_and_is_not_created(tmp_path: Path) ->
         place.attach(NAME, Request())
     with pytest.raises(QueueNotFound):
         place.unlink(NAME)
-    assert (place.exists(NAME), place.names(), place.findings()) == (False, [], [])
+    assert (place.exists(NAME), place.names()) == (False, [])
     assert not (tmp_path / "missing").exists()
 
 

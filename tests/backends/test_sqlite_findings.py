@@ -9,7 +9,7 @@ import pytest
 from backends import sqlite
 from backends.sqlite import NAME, holding, path_of
 from ipcq.backend import Channel, Severity
-from ipcq_sqlite import SqliteBackend, _findings
+from ipcq_sqlite import SqliteBackend, _findings, _place
 
 backend, queue = sqlite.backend, sqlite.queue
 
@@ -26,6 +26,17 @@ def test_the_free_space_is_told(backend: SqliteBackend, monkeypatch: pytest.Monk
     (found,) = backend.findings()
     assert (found.severity, found.text.endswith("has 1 of 1024 MiB free")) == (Severity.WARNING, True)
     assert "du -sh" in found.fix
+
+
+def test_a_directory_that_can_have_no_queues_is_told(backend: SqliteBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C24: with the text of the error that an open would raise."""
+    directory = backend._place()
+    monkeypatch.setattr(_place, "file_system", lambda _: "nfs")
+    (found,) = backend.findings()
+    assert (found.severity, "network file system (nfs)" in found.text) == (Severity.ERROR, True)
+    os.rmdir(directory)
+    (found,) = backend.findings()
+    assert (found.severity, found.text) == (Severity.ERROR, f"{directory} is no directory: mkdir -p {directory}")
 
 
 def test_a_healthy_queue_is_no_finding(backend: SqliteBackend, queue: Channel) -> None:
