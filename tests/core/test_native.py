@@ -198,7 +198,7 @@ def test_a_lease_without_the_extension_is_given_back_when_it_is_dropped() -> Non
     assert dropped == ["job"]
 
 
-@pytest.mark.parametrize("serials", {native.PythonSerials, native.Serials})
+@pytest.mark.parametrize("serials", dict.fromkeys((native.PythonSerials, native.Serials)))
 def test_serial_numbers_are_given_out_once(serials: Any) -> None:
     """From 1, as many as were asked for."""
     session = serials()
