@@ -15,6 +15,12 @@ for it, whatever has interrupted that one. A finaliser that runs inside may only
 *Locks.* SQLite lets one connection write at a time. A transaction that finds the lock held tries again after short
 pauses, for a limited time. It does not hold the lock of its channel meanwhile.
 
+*Checkpoints.* Before version 3.51.3, SQLite can lose transactions if one begins the journal anew while another
+connection is in a checkpoint: https://sqlite.org/wal.html#walresetbug. So no connection makes checkpoints by itself.
+After a write that finds the journal long, the channel takes the write lock, and a second connection makes the
+checkpoint. If the lock is held, a later write tries again. The connection that is closed last makes a checkpoint, too,
+under an exclusive lock.
+
 *Forks.* A connection must not cross a fork, not even unused: SQLite's record of the locks of this process would
 survive in the child, which has none of them, and a parent that closes would remove the journal under it. So before a
 fork each connection is closed, which waits a moment for the thread that is inside. The next call connects again. If
@@ -25,6 +31,7 @@ again: SQLite would take the locks of the parent for its own there, and write to
 import os
 import sqlite3
 import weakref
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import repeat
@@ -69,18 +76,21 @@ _FORK_SECONDS: Final = 1.0
 
 #: The byte of the index that is locked by the connection that writes (walIndex in SQLite's wal.c).
 _WRITE_LOCK_AT: Final = 120
-#: Pages of the journal after which a commit copies them into the database, which waits for the disk. Its index finds
-#: this many in one step.
-_CHECKPOINT_PAGES: Final = 4000
-#: Bytes after which a checkpoint makes the journal smaller again.
-_JOURNAL_BYTES: Final = 1 << 26
+#: Bytes of the journal after which a write copies it into the database, about 1,000 pages. Others wait for it.
+_JOURNAL_BYTES: Final = 1 << 22
 #: Descriptors that SQLite needs at a time.
 _DESCRIPTORS: Final = 6
 
+_CONNECT_OPTIONS: Final[dict[str, Any]] = {
+    "timeout": 0,
+    "isolation_level": None,
+    "check_same_thread": False,
+    "uri": True,
+}
 _PRAGMAS: Final = (
     "synchronous = NORMAL",
-    f"wal_autocheckpoint = {_CHECKPOINT_PAGES}",
-    f"journal_size_limit = {_JOURNAL_BYTES}",
+    "wal_autocheckpoint = 0",  # a checkpoint in a commit holds no lock
+    f"journal_size_limit = {_JOURNAL_BYTES}",  # so that its size tells what was written since it last began anew
     "temp_store = MEMORY",
     "trusted_schema = OFF",
 )
@@ -88,6 +98,7 @@ _BEGIN: Final = "BEGIN IMMEDIATE"
 _SYNC: Final[Step] = ("PRAGMA synchronous = FULL", ())
 _DO_NOT_SYNC: Final[Step] = ("PRAGMA synchronous = NORMAL", ())
 _COMMIT: Final = "COMMIT"
+_CHECKPOINT: Final = "PRAGMA wal_checkpoint(PASSIVE)"
 #: The text of the error if a function that a statement calls raises.
 _FUNCTION_FAILED: Final = "user-defined function raised"
 
@@ -116,6 +127,8 @@ class Database:
         self._durable = self._owes_sync = False
         # When the lock was first found held, by `time.monotonic`; 0 while it is free.
         self._busy_since = 0.0
+        # Bytes of the journal at the last checkpoint; 0 if it has begun anew since.
+        self._checkpoint_bytes = 0
         _databases.add(self)
 
     # Transactions
@@ -130,6 +143,8 @@ class Database:
                 them, and the next synced transaction stores them.
         """
         rows = self._patiently(patience, steps, self._transaction if synced else self._unsynced_transaction)
+        if rows is not None and not self._executing:
+            self._shorten_journal()
         if self._owes_sync and not self._executing:
             with suppressed(MessageQueueError, MemoryError):  # the next write tries again
                 self._owes_sync = self._patiently(PATIENCE, lambda: [(_schema.TOUCH, ())], self._transaction) is None
@@ -210,6 +225,52 @@ class Database:
         finally:
             self._executing = before
 
+    def _shorten_journal(self) -> None:
+        """Make a checkpoint if the journal is long, after which the next write begins it anew."""
+        try:
+            size = os.stat(f"{self._path}/{_place.JOURNAL}").st_size  # opens no file, so it releases no lock
+        except OSError as error:
+            reraise_from_handler(error)
+            return
+        if size <= _JOURNAL_BYTES:
+            self._checkpoint_bytes = 0
+        # If a process that reads keeps the journal from beginning anew, the next checkpoint has as much to copy.
+        if size <= self._checkpoint_bytes + _JOURNAL_BYTES:
+            return
+        busy = False
+        with suppressed(MessageQueueError, MemoryError):  # what was written is stored
+            busy = self._patiently(0.0, tuple, self._checkpoint) is None
+        if not busy:
+            self._checkpoint_bytes = size
+
+    def _checkpoint(self, connection: sqlite3.Connection, _: Sequence[Step]) -> Rows:
+        # The second connection is opened under the lock, in the same call in C. A finaliser's statements become part of
+        # the transaction here as well.
+        second = sqlite3.Connection.__new__(sqlite3.Connection)
+        calls: list[Callable[[], object]] = [
+            partial(connection.execute, _BEGIN),
+            partial(sqlite3.Connection.__init__, second, self._address(), **_CONNECT_OPTIONS),
+            partial(second.execute, _CHECKPOINT),
+            second.close,
+            partial(connection.execute, _COMMIT),
+        ]
+        self._executing = True
+        try:
+            try:
+                deque(map(call, calls), maxlen=0)
+            except BaseException:
+                _abort(connection, second)
+                raise
+        except BaseException:  # if a handler raises before the first one has finished
+            _abort(connection, second)
+            raise
+        finally:
+            self._executing = False
+        return []
+
+    def _address(self) -> str:
+        return f"file:{quote(self._path)}/{_place.DATABASE}?mode=rw"
+
     def _connected(self) -> sqlite3.Connection:
         connection = self._connection
         if connection is None:
@@ -227,13 +288,7 @@ class Database:
 
     def _connect(self) -> sqlite3.Connection:
         check_descriptors()
-        connection = sqlite3.connect(
-            f"file:{quote(self._path)}/{_place.DATABASE}?mode=rw",
-            timeout=0,
-            isolation_level=None,
-            check_same_thread=False,
-            uri=True,
-        )
+        connection: sqlite3.Connection = sqlite3.connect(self._address(), **_CONNECT_OPTIONS)
         try:
             for pragma in _PRAGMAS:
                 connection.execute(f"PRAGMA {pragma}").close()
@@ -358,6 +413,12 @@ def _roll_back(connection: sqlite3.Connection) -> None:
     with suppressed(sqlite3.ProgrammingError):
         if connection.in_transaction:
             connection.rollback()
+
+
+def _abort(connection: sqlite3.Connection, second: sqlite3.Connection) -> None:
+    with suppressed(sqlite3.ProgrammingError):  # it was not opened
+        second.close()
+    _roll_back(connection)
 
 
 def holder_of(path: str, seconds: float) -> Holder | None:
