@@ -10,6 +10,9 @@ A process that waits empties it when it wakes up, and writes a byte itself when 
 message may fit now. A byte that is lost with a killed process delays others until they try again, which every wait does
 after `ipcq.backend.SLICE`.
 
+*Polling.* A take that found nothing looks before the next one whether that is still so. Reading needs no lock, so a
+consumer that polls does not hold up producers.
+
 *Ends.* Each call looks whether the name still leads to this queue. A call that empties the FIFO looks again afterwards:
 `unlink` writes its byte after it has removed the name.
 """
@@ -105,7 +108,7 @@ class SqliteChannel(Channel):
         limits = {"places": self._most_places, "charge": self._most_charge}
         self._put_statement = _schema.PUT.format(**limits)
         self._full_statement = _schema.FULL.format(**limits)
-        self._waited_for_space = False
+        self._waited_for_space = self._found_nothing = False
         # The owners of the descriptors.
         self._files: list[epoll] = []
         # From here on children close the descriptors.
@@ -234,12 +237,23 @@ class SqliteChannel(Channel):
         return self._take((_schema.TAKE_MANY, (min(limit, _MOST),)))
 
     def _take(self, *steps: Step) -> list[Received]:
+        if self._nothing_yet():
+            return []
         found = self._write_due(PATIENCE, lambda: (*steps, STATE_OR_SILENCE))
         if found is None:
             return []
         taken = sorted(found[0])
+        self._found_nothing = not taken
         self._left(State.of_taking(found), len(taken), sum(len(data) or 1 for _, data in taken))
         return [(data, _schema.priority_of(key)) for key, data in taken]
+
+    def _nothing_yet(self) -> bool:
+        """Return whether the last take found nothing and the next one would not either, without the write lock."""
+        if not self._found_nothing or _fifo.is_ringing(self._messages):
+            return False
+        # A silent FIFO is no proof: a process may have been killed between emptying it and its commit.
+        state = State(*SqliteChannel._read(self, STATE)[0][0])
+        return not (state.ready or state.ended)
 
     def _left(self, state: State, count: int, charge: int) -> None:
         """Wake processes after messages have left, or report that the queue has ended."""

@@ -131,6 +131,12 @@ class SqliteLeaseChannel(SqliteChannel, LeaseChannel):
         ((due,),) = super()._read((_schema.NEXT_DUE, ()))[0]
         return due  # type: ignore[no-any-return]  # a row of SQLite
 
+    def _nothing_yet(self) -> bool:
+        if self._owners.is_time() or not super()._nothing_yet():
+            return False
+        due = self._next_due()
+        return due is None or due > monotonic()
+
     # Messages
 
     def try_put_delayed(self, data: bytes, priority: int, delay: float, /) -> bool:
@@ -212,6 +218,8 @@ class SqliteLeaseChannel(SqliteChannel, LeaseChannel):
     def try_lease_many(self, serial: int, limit: int, hold: float | None, /) -> list[Leased]:
         with translated(_place.ERRORS):
             owner = self._owners.enter()
+        if self._nothing_yet():
+            return []
 
         def steps() -> Sequence[Step]:
             now = monotonic()
@@ -227,7 +235,8 @@ class SqliteLeaseChannel(SqliteChannel, LeaseChannel):
         if found is None:
             return []
         state = State.of_taking(found)
-        if not found[-2]:
+        self._found_nothing = not found[-2]
+        if self._found_nothing:
             self._ring_if_gone()
             if state.ended:
                 raise QueueShutDown

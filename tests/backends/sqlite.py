@@ -94,6 +94,14 @@ print("held", flush=True)
         program.kill()
 
 
+@contextmanager
+def locked(backend: SqliteBackend) -> Iterator[None]:
+    """Hold the write lock."""
+    with closing(sqlite3.connect(path_of(backend) / "db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield
+
+
 USES: dict[str, Callable[[Channel], object]] = {
     "put": lambda queue: queue.try_put(b"x", 0),
     "put_many": lambda queue: queue.try_put_many([b"x", b"y"]),

@@ -4,7 +4,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import suppress
 from itertools import cycle
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 
 from backends import sqlite
 from backends.interruptions import Interruption
-from backends.sqlite import create, path_of, run
+from backends.sqlite import create, locked, path_of, run
 from ipcq.backend import Channel
 from ipcq.errors import MessageQueueError
 from ipcq_sqlite import SqliteBackend, _database, _place
@@ -106,14 +106,6 @@ def test_no_process_can_write_during_a_checkpoint(backend: SqliteBackend, queue:
 def test_a_commit_makes_no_checkpoint(queue: Any) -> None:
     """C28: there the connection holds no lock."""
     assert queue._database.read(("PRAGMA wal_autocheckpoint", ())) == [[(0,)]]
-
-
-@contextmanager
-def locked(backend: SqliteBackend) -> Iterator[None]:
-    """Hold the write lock."""
-    with closing(sqlite3.connect(path_of(backend) / "db", isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        yield
 
 
 def test_a_checkpoint_waits_for_no_lock(backend: SqliteBackend, queue: Any, second: type[Second]) -> None:
