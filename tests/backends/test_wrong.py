@@ -14,30 +14,34 @@ from backends import wrong, wrong_leases, wrong_native, wrong_places, wrong_queu
 #: The modules with the faults. test_wrong_servers.py has those of a backend with a server.
 FAMILIES = (wrong_leases, wrong_native, wrong_places, wrong_queues)
 
-pytestmark = pytest.mark.needs("memory")  # each faulty backend is memory with one fault
+#: Each faulty backend is memory with one fault. The first test waits for the run of all.
+pytestmark = [pytest.mark.needs("memory"), pytest.mark.timeout(400)]
 
 #: A test that none of the faults affects: it shows that the backend works otherwise.
 UNTOUCHED = "test_a_handle_knows_its_name_and_backend"
 
-# The bounds are shortened. Otherwise each fault that shows as an event that never comes would take its ten seconds.
 _RUN = """
 import sys
 import pytest
 from backends import wrong
 from ipcq.testing import BackendContract
 
-for module in [module for name, module in sys.modules.items() if name.startswith("ipcq.testing.contract")]:
-    for bound in ("HANG", "NOTICED", "WOKEN"):
-        if hasattr(module, bound):
-            setattr(module, bound, 2.0)
-
 class TestRight(BackendContract):
     backend = "memory"
+
+class Hasty(BackendContract):
+    # Otherwise each fault that shows as an event that never comes would take its ten seconds.
+    @pytest.fixture(autouse=True)
+    def _short_bounds(self, monkeypatch):
+        for name, module in list(sys.modules.items()):
+            for bound in {"HANG", "NOTICED", "WOKEN"} & vars(module).keys():
+                if name.startswith("ipcq.testing.contract"):
+                    monkeypatch.setattr(module, bound, 2.0)
 
 for fault in wrong.FAULTS:
     kind = "Test" + fault.__name__
     places = tuple(f"{fault.name}://{host}/" for host in ("one", "two"))
-    globals()[kind] = type(kind, (BackendContract,), {"backend": fault.name, "patience": 10.0, "places": places})
+    globals()[kind] = type(kind, (Hasty,), {"backend": fault.name, "patience": 10.0, "places": places})
 for odd in wrong.ODDITIES:
     kind = "Test" + odd.__name__
     places = tuple(f"{odd.name}://{host}/" for host in ("one", "two"))
