@@ -479,10 +479,9 @@ def test_calls_that_do_not_wait_are_those_of_the_handle(handle: Handle) -> None:
     """Properties are those of the wrapped handle, too."""
     queue = ipcq.aio.Queue(handle)
     assert queue.queue is handle
-    facts = ("name", "backend", "capabilities", "mode", "max_messages", "max_message_size", "buffer_size")
-    assert [getattr(queue, each) for each in (*facts, "priorities", "lifetime", "closed")] == [
-        getattr(handle, each) for each in (*facts, "priorities", "lifetime", "closed")
-    ]
+    limits = "max_messages", "max_message_size", "buffer_size"
+    facts = "name", "backend", "capabilities", "mode", *limits, "priorities", "lifetime", "options", "closed"
+    assert [getattr(queue, each) for each in facts] == [getattr(handle, each) for each in facts]
     assert repr(queue) == repr(handle).replace("ipcq.Queue", "ipcq.aio.Queue")
     queue.put_nowait("item")
     assert (queue.qsize() > 0, queue.empty(), queue.full(), queue.stats().depth) == (

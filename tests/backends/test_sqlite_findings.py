@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,6 +38,12 @@ def test_a_directory_that_can_have_no_queues_is_told(backend: SqliteBackend, mon
     os.rmdir(directory)
     (found,) = backend.findings()
     assert (found.severity, found.text) == (Severity.ERROR, f"{directory} is no directory: mkdir -p {directory}")
+
+
+def test_a_default_place_without_queues_needs_no_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """C24: the first queue creates it."""
+    monkeypatch.setattr(_place, "default", lambda: str(tmp_path / "missing"))
+    assert SqliteBackend().findings() == []
 
 
 def test_a_healthy_queue_is_no_finding(backend: SqliteBackend, queue: Channel) -> None:
