@@ -2,6 +2,7 @@
 
 import pickle
 import traceback
+from collections.abc import Callable
 from typing import ClassVar
 
 import pytest
@@ -83,14 +84,21 @@ class Places(Bench):
         """C42, clause 37: of a place, whether it can be used or not."""
         here, _ = self._two_places()
         scheme, _, rest = here.partition("://")
-        shown = []
-        try:
+        shown: list[str] = []
+
+        def use() -> None:
             with ipcq.open(self.name, f"{scheme}://user:{CANARY}@{rest}", **self.small) as queue:
-                shown += [repr(queue), queue.backend, repr(queue.options)]
-                shown.append(repr(pickle.dumps(queue)))  # raises if no other process can attach
-                queue.get_nowait()
-        except ipcq.MessageQueueError as error:
-            shown += [repr(error), str(vars(error)), *told(error)]
+                shown.extend([repr(queue), queue.backend, repr(queue.options)])
+                for call in (lambda: pickle.dumps(queue), queue.get_nowait):
+                    tell(call)
+
+        def tell(call: Callable[[], object]) -> None:
+            try:
+                shown.append(repr(call()))
+            except ipcq.MessageQueueError as error:
+                shown.extend([repr(error), str(vars(error)), *told(error)])
+
+        tell(use)
         assert shown
         assert CANARY not in "".join(shown)
 
