@@ -38,7 +38,7 @@ class Owners:
 
     Args:
         path: The file.
-        descriptor: The file as `open_owners` has opened it; whoever has done that closes it.
+        descriptor: The file as `open_owners` has opened it; the caller closes it.
     """
 
     def __init__(self, path: str, descriptor: int) -> None:
