@@ -291,7 +291,7 @@ def test_a_close_ends_a_call_without_a_timeout_to_a_silent_server(
         gate.entered.set()
         raise ipcq.ConnectionLost(outcome="not done")
 
-    handle._try_get = channel.try_get = lambda: ask(lose)  # type: ignore[method-assign]
+    handle._try_get = channel.try_get = lambda: ask(lose)
 
     async def use() -> None:
         queue = ipcq.aio.Queue(handle)

@@ -87,7 +87,7 @@ class AioContract(Delivery, Batches, Waiting, Ends, Abilities, Leases):
     loop: str
 
     # It raises KeyboardInterrupt in a task, which ends the event loop.
-    test_an_interrupted_lease_gives_its_message_back = None  # type: ignore[assignment]
+    test_an_interrupted_lease_gives_its_message_back = None
 
     @pytest.fixture(autouse=True)
     def _in_a_loop(self) -> Iterator[None]:

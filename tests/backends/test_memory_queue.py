@@ -355,13 +355,13 @@ def test_a_message_taken_in_the_middle_of_a_clear_counts_once(queue: Handle) -> 
 
 def test_a_put_from_within_a_step_is_stored(queue: Handle) -> None:
     """C12: a signal handler may call the queue that it interrupted."""
-    queue._channel._queue.alone(queue.put, b"x")  # type: ignore[attr-defined]
+    queue._channel._queue.alone(queue.put, b"x")
     assert queue.get(timeout=5) == b"x"
 
 
 def test_another_queue_can_be_used_in_a_handler(queue: Handle) -> None:
     """C12: only the interrupted queue is busy."""
-    shared = queue._channel._queue  # type: ignore[attr-defined]
+    shared = queue._channel._queue
     with ipcq.open("/memory-other", "memory") as other:
         shared.alone(other.put, 5)
         assert other.get(timeout=5) == 5
@@ -370,7 +370,7 @@ def test_another_queue_can_be_used_in_a_handler(queue: Handle) -> None:
 
 def test_a_handle_may_be_closed_in_a_handler_that_interrupted_another_handle(queue: Handle) -> None:
     """C12: closing cannot be postponed, so it is not refused."""
-    shared = queue._channel._queue  # type: ignore[attr-defined]
+    shared = queue._channel._queue
     other = ipcq.open(queue.name, "memory")
     shared.alone(other.close)
     assert shared.holders == 1
@@ -378,7 +378,7 @@ def test_a_handle_may_be_closed_in_a_handler_that_interrupted_another_handle(que
 
 def test_a_handle_may_be_collected_while_another_is_inside(queue: Handle) -> None:
     """C12: a finaliser runs wherever the garbage collector does."""
-    shared = queue._channel._queue  # type: ignore[attr-defined]
+    shared = queue._channel._queue
 
     def forget() -> None:
         with warnings.catch_warnings():
@@ -610,7 +610,7 @@ def test_unlinking_wakes_waiters(queue: Handle) -> None:
         waiting.set()
         wait(since, until)
 
-    queue._channel.wait_readable = wait_and_signal  # type: ignore[method-assign]
+    queue._channel.wait_readable = wait_and_signal
     errors: list[BaseException] = []
 
     def get() -> None:
@@ -684,7 +684,7 @@ def test_a_notice_by_signal_is_sent_to_this_process(monkeypatch: pytest.MonkeyPa
 
 def test_a_notice_that_was_cancelled_meanwhile_is_not_given(queue: Handle) -> None:
     """There is no registrant any more."""
-    shared = queue._channel._queue  # type: ignore[attr-defined]
+    shared = queue._channel._queue
     shared.alone(shared.tell)
     assert shared.registrant is None
 
@@ -742,7 +742,7 @@ def test_a_put_succeeds_though_no_waiter_can_be_woken(queue: Handle, monkeypatch
     bell, store = queue._channel._queue.bells[0], queue._channel._queue
 
     class Unlistable(list[Any]):
-        __iter__ = fail  # type: ignore[assignment]
+        __iter__ = fail
 
     class Mute:
         send = fail

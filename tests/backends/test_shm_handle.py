@@ -135,7 +135,7 @@ def test_many_large_messages_come_back_as_they_were(name: str) -> None:
                     queue.put(message)
                 taken: list[bytes] = []
                 while len(taken) < 4:
-                    taken += take()  # type: ignore[operator]
+                    taken += take()
                 assert taken == messages
             assert queue.put_many(messages) == 4
             assert queue.peek() == messages[0]

@@ -102,7 +102,7 @@ def test_an_encoder_has_to_return_bytes(opened: Open, open_in_python: Open) -> N
         handle._encode = lambda item: "text"
         if handle._armed:
             handle._arm(handle._channel.native(), handle._encode, handle._decode, True, True, True)
-        found.append(outcome(lambda handle=handle: handle.put(1)))  # type: ignore[misc]
+        found.append(outcome(lambda handle=handle: handle.put(1)))
     assert found[0] == found[1]
 
 
@@ -193,7 +193,7 @@ def test_a_fork_by_an_encoder_puts_twice(opened: Open) -> None:
 
 def test_a_closed_channel_is_noticed(queue: Handle) -> None:
     """A finaliser closes only the channel, and the handle may be resurrected."""
-    queue._channel.detach()  # type: ignore[attr-defined]
+    queue._channel.detach()
     with pytest.raises(ipcq.QueueClosed):
         queue.put(b"1")
 

@@ -173,13 +173,13 @@ def test_every_end_has_the_same_text_in_c(queue: Handle) -> None:
 def test_a_session_must_have_serial_numbers(queue: Handle) -> None:
     """C uses it without looking again."""
     with pytest.raises(TypeError, match="serial"):
-        queue._session = object()  # type: ignore[assignment]
+        queue._session = object()
     with pytest.raises(TypeError, match="serial"):
         del queue._session
     with pytest.raises(AttributeError):
         ipcq.Queue.__new__(ipcq.Queue)._session  # noqa: B018  # raises
     with pytest.raises(TypeError):
-        _native.Serials().serial("x")  # type: ignore[arg-type]
+        _native.Serials().serial("x")
 
 
 @pytest.mark.parametrize("wrong", [5, int])
@@ -259,16 +259,16 @@ ENDS: dict[str, Callable[[Handle], object]] = {
     "lease with the shortest hold": lambda queue: late(queue, lambda _: leasing(queue).counts()),
     **{f"hold {hold!r}": lambda queue, hold=hold: queue.lease(hold=hold) for hold in (0, -1, float("nan"), "5", True)},
     **{f"timeout {time!r}": lambda queue, time=time: queue.lease(timeout=time) for time in (-1, "5", float("nan"))},
-    "block=1": lambda queue: queue.lease(1),  # type: ignore[arg-type]
-    "too many arguments": lambda queue: queue.lease(True, 5, 5),  # type: ignore[call-arg]
-    "an unknown name": lambda queue: queue.lease(wait=5),  # type: ignore[call-arg]
+    "block=1": lambda queue: queue.lease(1),
+    "too many arguments": lambda queue: queue.lease(True, 5, 5),
+    "an unknown name": lambda queue: queue.lease(wait=5),
     "lease_many": lambda queue: [shown(each) for each in queue.lease_many(2)],
     "lease_many of all": lambda queue: [shown(each) for each in queue.lease_many(1 << 40, hold=5)],
     **{f"lease_many({most!r})": lambda queue, most=most: queue.lease_many(most) for most in (0, -1, True, "5", None)},
-    "lease_many of nothing": lambda queue: queue.lease_many(),  # type: ignore[call-arg]
+    "lease_many of nothing": lambda queue: queue.lease_many(),
     "lease_many with a bad hold": lambda queue: queue.lease_many(2, hold=0),
     "ack": lambda queue: queue.lease().ack(),
-    "ack with an argument": lambda queue: queue.lease().ack(5),  # type: ignore[call-arg]
+    "ack with an argument": lambda queue: queue.lease().ack(5),
     "ack twice": lambda queue: twice(queue.lease()),
     "ack after close": lambda queue: after_close(queue, "ack"),
     "ack too late": lambda queue: late(queue, lambda lease: lease.ack()),
@@ -284,8 +284,8 @@ ENDS: dict[str, Callable[[Handle], object]] = {
     "ack_many": lambda queue: queue.ack_many(queue.lease_many(3)),
     "ack_many of an iterator": lambda queue: queue.ack_many(iter(queue.lease_many(3))),
     "ack_many of none": lambda queue: queue.ack_many([]),
-    "ack_many of one": lambda queue: queue.ack_many(queue.lease()),  # type: ignore[arg-type]
-    "ack_many of others": lambda queue: queue.ack_many([queue.lease(), 5])[0],  # type: ignore[list-item, func-returns-value]
+    "ack_many of one": lambda queue: queue.ack_many(queue.lease()),
+    "ack_many of others": lambda queue: queue.ack_many([queue.lease(), 5])[0],
     "ack_many of leases of another handle": others,
     "ack_many of the same twice": same_twice,
     "ack_many of some that are settled": some_over,
@@ -317,7 +317,7 @@ def test_rights_are_kept(opened: Open, options: dict[str, Any]) -> None:
     """Who may not read leases nothing."""
     opened().put_many([1, 2])
     handles = opened(**options), opened(in_c=False, **options)
-    found = [outcome(lambda handle=handle: handle.lease(False).ack()) for handle in handles]  # type: ignore[misc]
+    found = [outcome(lambda handle=handle: handle.lease(False).ack()) for handle in handles]
     assert found[0] == found[1]
     assert found[0][0] == ("returned" if "write" in options else ipcq.PermissionDenied)
 
@@ -325,7 +325,7 @@ def test_rights_are_kept(opened: Open, options: dict[str, Any]) -> None:
 def test_a_queue_without_leases_says_so(opened: Open) -> None:
     """Its table has no such functions."""
     queue = opened(leases=False)
-    for call in (queue.lease, lambda: queue.lease_many(5), lambda: queue.ack_many([5])):  # type: ignore[list-item]
+    for call in (queue.lease, lambda: queue.lease_many(5), lambda: queue.ack_many([5])):
         with pytest.raises((ipcq.Unsupported, InvalidArgument)):
             call()
 
@@ -669,7 +669,7 @@ LOOPS: dict[str, Callable[[Handle], object]] = {
         leasing(queue).clear_dead(),
     ),
     "empty": lambda queue: (outcome(lambda: queue.lease(False)), outcome(lambda: queue.lease_many(5, False))),
-    "bad arguments": lambda queue: (outcome(lambda: queue.lease(1)), outcome(lambda: queue.lease_many(0))),  # type: ignore[arg-type]
+    "bad arguments": lambda queue: (outcome(lambda: queue.lease(1)), outcome(lambda: queue.lease_many(0))),
     "twice": lambda queue: (queue.put(1), outcome(lambda: twice(queue.lease()))),
     "batches twice": lambda queue: (queue.put(1), outcome(lambda: queue.ack_many([queue.lease()] * 2))),
 }

@@ -42,7 +42,7 @@ def test_a_bound_verb_keeps_the_handle(opened: Open, name: str) -> None:
     del handle
     put(b"1")
     assert queue.get() == b"1"
-    put.__self__.close()  # type: ignore[attr-defined]
+    put.__self__.close()
 
 
 def test_a_cycle_through_a_codec_is_collected(opened: Open) -> None:
@@ -74,7 +74,7 @@ LOOPS: dict[str, Callable[[Handle], object]] = {
     ),
     "large": lambda queue: (queue.put(bytes(LARGE_BYTES)), queue.get()),
     "empty": lambda queue: outcome(queue.get_nowait),
-    "bad arguments": lambda queue: (outcome(lambda: queue.put(1, 1)), outcome(lambda: queue.get(1))),  # type: ignore[arg-type]
+    "bad arguments": lambda queue: (outcome(lambda: queue.put(1, 1)), outcome(lambda: queue.get(1))),
     "no item": lambda queue: outcome(lambda: queue.put(object())),
     "too large": lambda queue: outcome(lambda: queue.put(bytes(1 << 19))),
     "too large when encoded": lambda queue: outcome(lambda: queue.put("x" * (1 << 19))),

@@ -83,17 +83,17 @@ def test_a_message_becomes_the_same_item(
 
 
 CALLS: dict[str, Callable[[Handle], object]] = {
-    "put nothing": lambda queue: queue.put(),  # type: ignore[call-arg]
-    "put too much": lambda queue: queue.put(1, True, None, 0),  # type: ignore[misc]
+    "put nothing": lambda queue: queue.put(),
+    "put too much": lambda queue: queue.put(1, True, None, 0),
     "put by name": lambda queue: queue.put(item=1, block=True, timeout=None, priority=0),
-    "put what is given twice": lambda queue: queue.put(1, item=1),  # type: ignore[misc]
-    "put with an unknown name": lambda queue: queue.put(1, wait=5),  # type: ignore[call-arg]
+    "put what is given twice": lambda queue: queue.put(1, item=1),
+    "put with an unknown name": lambda queue: queue.put(1, wait=5),
     "put with a priority": lambda queue: queue.put(1, priority=1),
-    "put with priority 0.0": lambda queue: queue.put(1, priority=0.0),  # type: ignore[arg-type]
+    "put with priority 0.0": lambda queue: queue.put(1, priority=0.0),
     "put with priority False": lambda queue: queue.put(1, priority=False),
     "put with priority -1": lambda queue: queue.put(1, priority=-1),
     "put with a priority of 80 bits": lambda queue: queue.put(1, priority=1 << 80),
-    "put with block=1": lambda queue: queue.put(1, 1),  # type: ignore[arg-type]
+    "put with block=1": lambda queue: queue.put(1, 1),
     "put with timeout 0": lambda queue: queue.put(1, timeout=0),
     "put with timeout 1": lambda queue: queue.put(1, timeout=1),
     "put with timeout 1.5": lambda queue: queue.put(1, True, 1.5),
@@ -102,12 +102,12 @@ CALLS: dict[str, Callable[[Handle], object]] = {
     "put with timeout inf": lambda queue: queue.put(1, timeout=float("inf")),
     "put with a timeout of 2000 bits": lambda queue: queue.put(1, timeout=1 << 2000),
     "put with timeout True": lambda queue: queue.put(1, timeout=True),
-    "put with timeout text": lambda queue: queue.put(1, timeout="1"),  # type: ignore[arg-type]
+    "put with timeout text": lambda queue: queue.put(1, timeout="1"),
     "put without waiting and a bad timeout": lambda queue: queue.put(1, False, -1),
     "put what is too large": lambda queue: queue.put(bytes(1 << 20)),
     "put what is too large when encoded": lambda queue: queue.put("x" * (1 << 20)),
-    "put nothing without waiting": lambda queue: queue.put_nowait(),  # type: ignore[call-arg]
-    "put two without waiting": lambda queue: queue.put_nowait(1, 2),  # type: ignore[call-arg]
+    "put nothing without waiting": lambda queue: queue.put_nowait(),
+    "put two without waiting": lambda queue: queue.put_nowait(1, 2),
     "put by name without waiting": lambda queue: queue.put_nowait(item=1),
     "put a list": lambda queue: queue.put_many([b"1", b"2"], timeout=1),
     "put a tuple": lambda queue: queue.put_many((b"1", b"2"), False),
@@ -117,20 +117,20 @@ CALLS: dict[str, Callable[[Handle], object]] = {
     "put a list of what is too large": lambda queue: queue.put_many([b"1", bytes(1 << 20)]),
     "put a list of what is no message": lambda queue: queue.put_many([b"1", object()]),
     "put a large list": lambda queue: queue.put_many([bytes(LARGE_BYTES), bytes(LARGE_BYTES)], timeout=1),
-    "put no list": lambda queue: queue.put_many(5),  # type: ignore[arg-type]
+    "put no list": lambda queue: queue.put_many(5),
     "put an iterator": lambda queue: queue.put_many(iter([b"1"]), timeout=1),
     "put a list with timeout -1": lambda queue: queue.put_many([b"1"], timeout=-1),
     "get many": lambda queue: queue.get_many(timeout=1),
     "get two": lambda queue: queue.get_many(2, timeout=1),
     "get none": lambda queue: queue.get_many(0),
     "get True": lambda queue: queue.get_many(True),
-    "get text": lambda queue: queue.get_many("2"),  # type: ignore[arg-type]
+    "get text": lambda queue: queue.get_many("2"),
     "get 2 to the 80": lambda queue: queue.get_many(1 << 80, timeout=1),
     "get many with timeout -1": lambda queue: queue.get_many(timeout=-1),
     "get by name": lambda queue: queue.get(block=True, timeout=1),
-    "get too much": lambda queue: queue.get(True, None, 1),  # type: ignore[call-arg]
-    "get with an unknown name": lambda queue: queue.get(wait=5),  # type: ignore[call-arg]
-    "get with block=0.5": lambda queue: queue.get(0.5),  # type: ignore[arg-type]
+    "get too much": lambda queue: queue.get(True, None, 1),
+    "get with an unknown name": lambda queue: queue.get(wait=5),
+    "get with block=0.5": lambda queue: queue.get(0.5),
     "get with timeout -1": lambda queue: queue.get(timeout=-1),
     "get with timeout 0": lambda queue: queue.get(timeout=0),
     "get without waiting": lambda queue: queue.get_nowait(),
@@ -184,7 +184,7 @@ def test_rights_are_kept(opened: Open, open_in_python: Open, verb: str, options:
     """The calls raise PermissionDenied like the methods in Python."""
     opened().put_many([b"1", b"1"])
     found = [
-        outcome(lambda handle=handle: handle.put(b"1") if verb == "put" else handle.get())  # type: ignore[misc]
+        outcome(lambda handle=handle: handle.put(b"1") if verb == "put" else handle.get())
         for handle in (opened(**options), open_in_python(**options))
     ]
     assert found[0] == found[1]

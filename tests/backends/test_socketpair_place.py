@@ -323,7 +323,7 @@ def test_a_name_that_is_removed_during_an_unlink_is_not_found(name: str, monkeyp
 def just_looked(queue: Handle, monkeypatch: pytest.MonkeyPatch) -> Handle:
     """Return a handle that has just checked its queue; the next unlink acts as if in another process."""
     monkeypatch.setattr(_place, "_held_here", lambda path: None)
-    queue._channel._next_look = queue._channel._next_path_look = 0.0  # type: ignore[attr-defined]
+    queue._channel._next_look = queue._channel._next_path_look = 0.0
     queue.qsize()
     return queue
 
@@ -469,7 +469,7 @@ def test_a_check_that_the_system_refuses_finds_the_queue_linked(queue: Handle, m
         raise OSError(errno.ENOMEM, "as ordered")
 
     queue.put(b"x")
-    queue._channel._next_look = 0.0  # type: ignore[attr-defined]
+    queue._channel._next_look = 0.0
     monkeypatch.setattr(_channel, "has_ended", refuse)
     queue.put(b"y")
     monkeypatch.undo()
@@ -480,6 +480,6 @@ def test_a_poller_that_was_woken_sees_an_unlink_at_once(queue: Handle) -> None:
     """C32: also before the handle's next check of the name."""
     assert queue.fileno() >= 0
     ipcq.unlink(queue.name, "socketpair")
-    queue._channel._next_look = math.inf  # type: ignore[attr-defined]
+    queue._channel._next_look = math.inf
     with pytest.raises(QueueGone):
         queue.get(timeout=0)

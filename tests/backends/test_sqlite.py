@@ -15,7 +15,7 @@ class _Places(BackendContract):
     def _directories(self, tmp_path: Path) -> None:
         for name in ("one", "two"):
             (tmp_path / name).mkdir()
-        self.places = (f"sqlite://{tmp_path}/one/", f"sqlite://{tmp_path}/two/")  # type: ignore[misc]
+        self.places = (f"sqlite://{tmp_path}/one/", f"sqlite://{tmp_path}/two/")
 
 
 class TestSqlite(_Places):

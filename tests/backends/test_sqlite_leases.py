@@ -105,7 +105,7 @@ def test_a_failure_in_the_first_step_after_a_reboot_is_rolled_back(
 ) -> None:
     """C16: the next one does it."""
     monkeypatch.setattr(_lease_channel, "_clock", lambda: "another 1")
-    monkeypatch.setattr(_lease_channel, "time", lambda: "not a time".no_such_attribute)  # type: ignore[attr-defined]
+    monkeypatch.setattr(_lease_channel, "time", lambda: "not a time".no_such_attribute)
     connection = jobs._database._connected()
     with pytest.raises(AttributeError):
         jobs._adapt_clock(connection)

@@ -295,7 +295,7 @@ def test_a_handlers_call_runs_between_transactions(queue: Channel) -> None:
 
 def test_no_fork_takes_the_connection_away_from_a_statement(queue: Channel) -> None:
     """C35: a finaliser may fork while a statement is executed that is no transaction."""
-    database: _database.Database = queue._database  # type: ignore[attr-defined]
+    database: _database.Database = queue._database
     refused: list[str] = []
 
     def fork() -> int:

@@ -87,7 +87,7 @@ class TearsUnderTwoWriters(Wrong):
             queue = self._queue
             queue.scratch = data[: len(data) // 2]  # type: ignore[attr-defined]  # a buffer shared by all writers
             time.sleep(0)
-            return super().try_put(queue.scratch + data[len(data) // 2 :], priority)  # type: ignore[attr-defined]
+            return super().try_put(queue.scratch + data[len(data) // 2 :], priority)
 
 
 class ForgetsTheMode(Wrong):

@@ -54,7 +54,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
             return self.queue.receive()[0]
 
     module = ModuleType("baseplate.lib.message_queue")
-    module.MessageQueue = MessageQueue  # type: ignore[attr-defined]
+    module.MessageQueue = MessageQueue
     monkeypatch.setitem(sys.modules, "baseplate", ModuleType("baseplate"))
     monkeypatch.setitem(sys.modules, "baseplate.lib", ModuleType("baseplate.lib"))
     monkeypatch.setitem(sys.modules, "baseplate.lib.message_queue", module)

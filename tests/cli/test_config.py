@@ -166,12 +166,12 @@ def test_bash_takes_the_script(program: Callable[..., Any], tmp_path: Path) -> N
 
 def test_backends_are_completed() -> None:
     """Auto is one of them."""
-    assert _options.complete_backend(None, None, "") == ["auto", *(each.name for each in ipcq.backends())]  # type: ignore[arg-type]
+    assert _options.complete_backend(None, None, "") == ["auto", *(each.name for each in ipcq.backends())]
 
 
 def test_backends_are_completed_by_their_beginning() -> None:
     """Others do not match."""
-    assert _options.complete_backend(None, None, "mem") == ["memory"]  # type: ignore[arg-type]
+    assert _options.complete_backend(None, None, "mem") == ["memory"]
 
 
 @pytest.mark.parametrize("verb", ["peek", "drain", "shutdown", "create"])

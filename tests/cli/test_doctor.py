@@ -73,7 +73,7 @@ def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def install_backend(monkeypatch: pytest.MonkeyPatch, **facts: Any) -> Any:
     """Install a single backend with these attributes, and return its plugin."""
     real = registry.plugin("memory").backend
-    able = replace(real.capabilities, scope=ipcq.Scope.HOST, persistence=ipcq.Persistence.KERNEL)  # type: ignore[union-attr]
+    able = replace(real.capabilities, scope=ipcq.Scope.HOST, persistence=ipcq.Persistence.KERNEL)
     facts = {"capabilities": able, **facts}
     facts = {"name": "some", "platforms": None, "probe": Availability.yes, "findings": list, **facts}
     plugin = SimpleNamespace(name="some", distribution="some-dist", failure="", backend=SimpleNamespace(**facts))

@@ -46,7 +46,7 @@ def file(tmp_path: Path) -> Path:
 @pytest.fixture
 def without_peek(monkeypatch: pytest.MonkeyPatch) -> None:
     """Simulate a backend without peek."""
-    real = ipcq.Queue.capabilities.fget  # type: ignore[attr-defined]
+    real = ipcq.Queue.capabilities.fget
     monkeypatch.setattr(ipcq.Queue, "capabilities", property(lambda self: replace(real(self), peek=False)))
 
 

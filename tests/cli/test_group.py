@@ -198,7 +198,7 @@ def test_odd_seconds_are_a_usage_error(run: Run, seconds: str) -> None:
 
 def test_names_are_completed(queue: ipcq.Queue[Any]) -> None:
     """The shell offers the existing queues."""
-    assert _options.complete_name(None, None, queue.name[:-1]).count(queue.name) == 1  # type: ignore[arg-type]
+    assert _options.complete_name(None, None, queue.name[:-1]).count(queue.name) == 1
 
 
 def test_completion_stays_silent_on_errors(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,7 +208,7 @@ def test_completion_stays_silent_on_errors(monkeypatch: pytest.MonkeyPatch) -> N
         raise ipcq.MessageQueueError
 
     monkeypatch.setattr(ipcq, "queues", fail)
-    assert _options.complete_name(None, None, "") == []  # type: ignore[arg-type]
+    assert _options.complete_name(None, None, "") == []
 
 
 def test_a_shell_completes_names(program: Callable[..., Any], shared: ipcq.Queue[Any]) -> None:

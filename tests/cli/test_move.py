@@ -73,7 +73,7 @@ def free(name: str) -> Iterator[str]:
 @pytest.fixture
 def without_peek(monkeypatch: pytest.MonkeyPatch) -> None:
     """Simulate a backend without peek."""
-    real = ipcq.Queue.capabilities.fget  # type: ignore[attr-defined]
+    real = ipcq.Queue.capabilities.fget
     monkeypatch.setattr(ipcq.Queue, "capabilities", property(lambda self: replace(real(self), peek=False)))
 
 
@@ -318,7 +318,7 @@ def test_message_that_is_too_large_is_kept(
 @pytest.fixture
 def plain(monkeypatch: pytest.MonkeyPatch, target: Queue) -> Queue:
     """Return a queue on a backend without priorities."""
-    real = ipcq.Queue.capabilities.fget  # type: ignore[attr-defined]
+    real = ipcq.Queue.capabilities.fget
     monkeypatch.setattr(
         ipcq.Queue,
         "capabilities",

@@ -40,7 +40,7 @@ def placed(monkeypatch: pytest.MonkeyPatch) -> PlacedBackend:
         return placed
 
     module = ModuleType("ipcq_placed_fake")
-    module.ipcq_backend = ipcq_backend  # type: ignore[attr-defined]
+    module.ipcq_backend = ipcq_backend
     monkeypatch.setitem(sys.modules, module.__name__, module)
     offers = {**registry._offers(tuple(sys.path)), "placed": EntryPoint("placed", module.__name__, GROUP)}
     monkeypatch.setattr(registry, "_offers", lambda _: offers)

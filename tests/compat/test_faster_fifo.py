@@ -267,14 +267,14 @@ def test_a_queue_can_only_be_passed_to_a_new_process() -> None:
 def test_a_batch_must_be_a_list_or_a_tuple() -> None:
     """It raises the exception of faster-fifo."""
     with pytest.raises(QueueError, match="expects a list or tuple"):
-        Queue[int]().put_many(iter([1]))  # type: ignore[arg-type]
+        Queue[int]().put_many(iter([1]))
 
 
 def test_the_last_error_is_kept() -> None:
     """The attribute is the same as in faster-fifo."""
     queue = Queue[int]()
     with pytest.raises(QueueError):
-        queue.put_many({1})  # type: ignore[arg-type]
+        queue.put_many({1})
     assert "put_many" in str(queue.last_error)
 
 
@@ -282,10 +282,10 @@ def test_a_subclass_can_define_serializers() -> None:
     """They are methods, as in faster-fifo."""
 
     class Texts(Queue[str]):
-        def dumps(self, obj: str) -> bytes:  # type: ignore[override]
+        def dumps(self, obj: str) -> bytes:
             return obj.encode()
 
-        def loads(self, msg_bytes: bytes) -> str:  # type: ignore[override]
+        def loads(self, msg_bytes: bytes) -> str:
             return msg_bytes.decode()
 
     queue = Texts()
@@ -304,7 +304,7 @@ def test_a_closed_queue_still_works() -> None:
 def test_there_is_no_thread_to_join() -> None:
     """Both methods do nothing, as in faster-fifo."""
     queue = Queue[int]()
-    assert (queue.join_thread(), queue.cancel_join_thread()) == (None, None)  # type: ignore[func-returns-value]
+    assert (queue.join_thread(), queue.cancel_join_thread()) == (None, None)
 
 
 # Improvements

@@ -377,7 +377,7 @@ def test_the_pickle_is_what_multiprocessing_writes(item: Any) -> None:
 def test_reducers_registered_at_any_time_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """A reducer that is registered with ForkingPickler is used from then on."""
     _pickling.dumps(programs.Point(1))
-    monkeypatch.setitem(ForkingPickler._extra_reducers, programs.Point, lambda point: (int, (point.x,)))  # type: ignore[attr-defined]
+    monkeypatch.setitem(ForkingPickler._extra_reducers, programs.Point, lambda point: (int, (point.x,)))
     assert pickle.loads(_pickling.dumps(programs.Point(17))) == 17
 
 

@@ -66,7 +66,7 @@ class Point:
     def __repr__(self) -> str:
         return f"Point({self.x})"  # the same in every process, because it is part of test names
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
 
 @pytest.fixture(autouse=True)
@@ -743,7 +743,7 @@ def test_the_creator_chooses_the_size(queue: ShmQueue, name: str) -> None:
 def test_a_logger_must_be_a_logger(name: str) -> None:
     """Anything else raises ValueError, as in shmqueue."""
     with pytest.raises(ValueError, match="logger"):
-        ShmQueue(name, logger=print)  # type: ignore[arg-type]
+        ShmQueue(name, logger=print)
 
 
 def test_a_logger_logs_rounding(name: str, caplog: pytest.LogCaptureFixture) -> None:

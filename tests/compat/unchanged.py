@@ -23,7 +23,7 @@ class Outcomes(unittest.TestResult):
         self.by_name[test.id()] = None
 
     def addError(self, test: unittest.TestCase, err: Any) -> None:  # noqa: N802  # unittest's name
-        self.by_name[test.id()] = self._exc_info_to_string(err, test)  # type: ignore[attr-defined]
+        self.by_name[test.id()] = self._exc_info_to_string(err, test)
 
     def addFailure(self, test: unittest.TestCase, err: Any) -> None:  # noqa: N802  # unittest's name
         self.addError(test, err)

@@ -65,7 +65,7 @@ class Installed:
             return descriptor
 
         module = ModuleType(self._new_module_name())
-        module.ipcq_backend = ipcq_backend  # type: ignore[attr-defined]
+        module.ipcq_backend = ipcq_backend
         sys.modules[module.__name__] = module
         name = name or descriptor.name
         self.distribution(distribution or f"stranger-{name}", {name: module.__name__})

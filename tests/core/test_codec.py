@@ -527,14 +527,14 @@ def test_the_codec_takes_two_functions_and_a_format(arguments: tuple[Any, ...]) 
 def test_an_unknown_format_is_refused() -> None:
     """The error names the format."""
     with pytest.raises(ValueError, match="no format marshal"):
-        _native.Codec(leave, leave, "marshal")  # type: ignore[arg-type]
+        _native.Codec(leave, leave, "marshal")
 
 
 @pytest.mark.parametrize("size", [0, 255, 256, 65535, 65536])
 @pytest.mark.parametrize("format", ["messagepack", "bin", "raw"])
 def test_every_format_has_bytes(format: str, size: int) -> None:
     """C calls neither of the two functions."""
-    codec = _native.Codec(leave, leave, format)  # type: ignore[arg-type]
+    codec = _native.Codec(leave, leave, format)
     data = bytes(size)
     assert codec.encode(data) == (data if format == "raw" else msgpack.packb(data))
     assert codec.decode(codec.encode(data)) == data
@@ -545,7 +545,7 @@ def test_every_format_has_bytes(format: str, size: int) -> None:
 def test_other_formats_leave_everything_but_bytes(format: str, item: object) -> None:
     """They are for serializers that encode everything else differently."""
     with pytest.raises(Left):
-        _native.Codec(leave, leave, format).encode(item)  # type: ignore[arg-type]
+        _native.Codec(leave, leave, format).encode(item)
 
 
 @pytest.mark.parametrize("data", [b"", b"\xc4", b"\xc4\x02a", b"\xc4\x01ab", b"\xc5\x00", b"\xa1a", b"\x05"], ids=repr)

@@ -80,7 +80,7 @@ def test_an_error_is_also_an_instance_of_the_builtin_class(kind: str, parent: ty
 @pytest.mark.skipif(sys.version_info < (3, 13), reason="queue.ShutDown came with Python 3.13")
 def test_a_shut_down_queue_is_the_standard_librarys_shut_down() -> None:
     """QueueShutDown is a subclass of queue.ShutDown if Python has it."""
-    assert issubclass(ipcq.QueueShutDown, queue.ShutDown)  # type: ignore[attr-defined,unused-ignore]
+    assert issubclass(ipcq.QueueShutDown, queue.ShutDown)
 
 
 @pytest.mark.parametrize("kind", CLASSES)

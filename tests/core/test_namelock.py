@@ -442,7 +442,7 @@ def test_each_error_number_has_its_own_class(
     monkeypatch.setattr(_namelock.os, "mkdir", mkdir)
     with pytest.raises(kind) as caught:
         taken()
-    assert caught.value.errno == number  # type: ignore[attr-defined]
+    assert caught.value.errno == number
 
 
 def refuse(*_: object) -> None:

@@ -63,7 +63,7 @@ def open_with(installed: Installed, name: str) -> Iterator[Callable[[Callable[[]
             channel.__class__ = Mine
             return channel
 
-        fake.create = created  # type: ignore[method-assign]
+        fake.create = created
         made.append(ipcq.open(name, "fake"))
         return made[-1]
 

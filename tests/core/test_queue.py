@@ -265,7 +265,7 @@ def test_a_minimal_channel_has_correct_defaults(handle: Handle) -> None:
 def test_clearing_stops_if_another_process_took_the_rest(handle: Handle, channel: FakeChannel) -> None:
     """Messages that others took were not dropped."""
     handle.put_many([1, 2])
-    channel.qsize = lambda: 5  # type: ignore[method-assign]
+    channel.qsize = lambda: 5
     assert handle.clear() == 2
 
 
@@ -344,13 +344,13 @@ def test_peeking_can_return_the_priority(name: str) -> None:
 def test_a_wait_is_counted_with_its_outcome(handle: Handle, channel: FakeChannel) -> None:
     """The statistics count waits, and timeouts among them."""
     counts: list[bool] = []
-    channel.count_wait = counts.append  # type: ignore[method-assign]
+    channel.count_wait = counts.append
     with pytest.raises(QueueEmpty):
         handle.get(timeout=0.01)
-    channel.wait_readable = lambda *_: channel.queue.messages.append((b"\x05", 0))  # type: ignore[method-assign]
+    channel.wait_readable = lambda *_: channel.queue.messages.append((b"\x05", 0))
     handle.get(timeout=5)
     handle.put_many([1, 2, 3])
-    channel.wait_writable = lambda *_: channel.queue.messages.clear()  # type: ignore[method-assign]
+    channel.wait_writable = lambda *_: channel.queue.messages.clear()
     handle.put(4, timeout=5)
     assert counts == [False, True, True]
 
@@ -380,4 +380,4 @@ def test_a_handle_can_be_weakly_referenced(queue: Handle) -> None:
 def test_a_handle_takes_no_other_attributes(queue: Handle) -> None:
     """Setting a misspelt attribute is an error."""
     with pytest.raises(AttributeError):
-        queue.maxsize = 5  # type: ignore[attr-defined]
+        queue.maxsize = 5

@@ -58,7 +58,7 @@ def test_an_item_of_a_batch_that_cannot_be_encoded_is_named(
 def test_a_batch_must_be_an_iterable(queue: Handle) -> None:
     """Anything else raises InvalidArgument."""
     with pytest.raises(InvalidArgument, match="items must be an iterable, not 5"):
-        queue.put_many(5)  # type: ignore[arg-type]
+        queue.put_many(5)
 
 
 def test_an_exception_of_the_iterable_reaches_the_caller(queue: Handle) -> None:
@@ -85,7 +85,7 @@ def test_putting_a_batch_returns_the_number_if_the_queue_ends_meanwhile(handle: 
     def shut_down(size: int, since: float, until: float) -> None:
         channel.queue.down = True
 
-    channel.wait_writable = shut_down  # type: ignore[method-assign]
+    channel.wait_writable = shut_down
     assert handle.put_many(range(5)) == 3
 
 
@@ -98,14 +98,14 @@ def test_putting_a_batch_raises_if_the_queue_has_ended(handle: Handle, channel: 
 
 def test_putting_a_batch_continues_when_space_becomes_free(handle: Handle, channel: FakeChannel) -> None:
     """C9: it puts as many items as possible before the deadline."""
-    channel.wait_writable = lambda *_: channel.queue.messages.clear()  # type: ignore[method-assign]
+    channel.wait_writable = lambda *_: channel.queue.messages.clear()
     assert handle.put_many(range(8)) == 8
 
 
 def test_a_batch_counts_one_wait(handle: Handle, channel: FakeChannel) -> None:
     """The statistics count calls that wait, not their slices."""
     counts: list[bool] = []
-    channel.count_wait = counts.append  # type: ignore[method-assign]
+    channel.count_wait = counts.append
     handle.put_many(range(5), timeout=0.01)
     assert counts == [False]
 
@@ -113,7 +113,7 @@ def test_a_batch_counts_one_wait(handle: Handle, channel: FakeChannel) -> None:
 def test_a_batch_without_waiting_counts_no_wait(handle: Handle, channel: FakeChannel) -> None:
     """A single try is not a wait."""
     counts: list[bool] = []
-    channel.count_wait = counts.append  # type: ignore[method-assign]
+    channel.count_wait = counts.append
     handle.put_many(range(5), block=False)
     assert counts == []
 
@@ -134,7 +134,7 @@ def test_a_batch_of_one_takes_one_message(handle: Handle) -> None:
 def test_a_batch_whose_queue_ends_after_the_first_message_returns_it(handle: Handle, channel: FakeChannel) -> None:
     """C5: a message that was taken is returned."""
     handle.put(1)
-    channel.qsize = lambda: raising(QueueGone())("")  # type: ignore[method-assign,assignment,return-value]
+    channel.qsize = lambda: raising(QueueGone())("")
     assert handle.get_many() == [1]
 
 
@@ -223,7 +223,7 @@ def test_a_waiting_thread_reports_what_a_batch_could_not_decode(queue: Handle, s
         waiting.set()
         wait(since, until)
 
-    queue._channel.wait_readable = wait_and_say  # type: ignore[method-assign]
+    queue._channel.wait_readable = wait_and_say
     getter = start(queue.get)
     assert waiting.wait(HANG)
     queue._leftovers.errors.append(DecodeError(data=BAD))

@@ -60,7 +60,7 @@ def wait_in(channel: FakeChannel, inside: threading.Event) -> None:
         inside.set()
         waits[1](size, since, until)
 
-    channel.wait_readable, channel.wait_writable = readable, writable  # type: ignore[method-assign]
+    channel.wait_readable, channel.wait_writable = readable, writable
 
 
 WAITS: dict[str, Callable[[Handle], object]] = {
@@ -99,7 +99,7 @@ def test_closing_waits_until_running_calls_have_returned(
         inside.set()
         go.wait(HANG)
 
-    channel.wait_readable = stay  # type: ignore[method-assign]
+    channel.wait_readable = stay
     waiter = start(handle.get)
     assert inside.wait(HANG)
     closer = start(handle.close)
@@ -125,8 +125,8 @@ def test_a_wait_ends_if_its_own_thread_closes_the_handle(handle: Handle, channel
     """C12: a signal handler or a finaliser of the waiting thread may close the handle."""
     if verb == "put":
         handle.put_many([1, 2, 3])
-    channel.wait_readable = lambda *_: handle.close()  # type: ignore[method-assign]
-    channel.wait_writable = lambda *_: handle.close()  # type: ignore[method-assign]
+    channel.wait_readable = lambda *_: handle.close()
+    channel.wait_writable = lambda *_: handle.close()
     with pytest.raises(QueueClosed):
         WAITS[verb](handle)
 
@@ -139,7 +139,7 @@ def test_a_channel_is_not_closed_during_a_call_of_the_same_thread(handle: Handle
         handle.close()
         seen.append(channel.closings)
 
-    channel.wait_readable = close  # type: ignore[method-assign]
+    channel.wait_readable = close
     with pytest.raises(QueueClosed):
         handle.get()
     assert (seen, channel.closings) == ([0], 1)
@@ -170,7 +170,7 @@ def test_a_put_that_returns_has_put_its_item(fake: FakeBackend, handle: Handle, 
         channel.queue.messages.clear()
 
     handle.put_many([1, 2, 3])
-    channel.wait_writable = close  # type: ignore[method-assign]
+    channel.wait_writable = close
     handle.put(4)
     assert len(channel.queue.messages) == 1
 
@@ -283,7 +283,7 @@ def test_unlinking_never_removes_a_successor_that_appears_meanwhile(
         done.wait(0.2)  # the name lock delays it
         return there
 
-    channel.linked = linked  # type: ignore[method-assign]
+    channel.linked = linked
     handle.unlink()
     for other in others:
         other.outcome()

@@ -117,7 +117,7 @@ class Stingy(list[Any]):
     """A list of messages whose slices and extensions run out of memory."""
 
     __getitem__ = fail  # type: ignore[assignment]  # slicing fails
-    extend = fail  # type: ignore[assignment]
+    extend = fail
 
 
 def test_a_batch_that_cannot_be_split_is_kept_whole(handle: Handle) -> None:
@@ -142,7 +142,7 @@ def test_a_batch_returns_its_first_message_if_memory_does_not_suffice_for_the_re
 ) -> None:
     """C36: the rest stays in the queue."""
     handle.put_many([1, 2])
-    channel.qsize = fail  # type: ignore[method-assign]
+    channel.qsize = fail
     assert handle.get_many(block=False) == [1]
 
 
@@ -157,7 +157,7 @@ def test_large_messages_are_taken_a_few_at_a_time(
         asked.append(limit)
         return many(1)
 
-    channel.try_get_many = one  # type: ignore[method-assign]
+    channel.try_get_many = one
     monkeypatch.setattr("ipcq._handle.queue.STEP", 2)
     handle.put_many([1, 2, 3])
     assert (handle.get_many(block=False), asked) == ([1, 2, 3], [2, 1])
@@ -294,7 +294,7 @@ def test_a_kept_batch_stays_kept_if_memory_runs_out_again(handle: Handle) -> Non
     """C36: the kept message could not be returned."""
 
     class Stuck(list[Any]):
-        pop = fail  # type: ignore[assignment]
+        pop = fail
 
     handle._leftovers.kept.append(Stuck([(b"\x01", 0)]))
     with pytest.raises(MemoryError):
@@ -306,7 +306,7 @@ def test_a_kept_batch_stays_kept_if_memory_runs_out_again(handle: Handle) -> Non
 @pytest.mark.parametrize("verb", ["put", "get"])
 def test_a_call_succeeds_even_if_its_wait_cannot_be_counted(handle: Handle, channel: FakeChannel, verb: str) -> None:
     """C36: counting loses no message, and a put that has put its item does not raise."""
-    channel.count_wait = fail  # type: ignore[method-assign]
+    channel.count_wait = fail
     filled = verb == "put"
     while filled and channel.try_put(b"\x01", 0):
         pass
@@ -317,13 +317,13 @@ def test_a_call_succeeds_even_if_its_wait_cannot_be_counted(handle: Handle, chan
         else:
             channel.try_put(b"\x01", 0)
 
-    channel.wait_readable = channel.wait_writable = serve  # type: ignore[method-assign]
+    channel.wait_readable = channel.wait_writable = serve
     assert handle.put(2, timeout=5) is None if filled else handle.get(timeout=5) == 1
 
 
 def test_putting_a_batch_returns_the_number_if_memory_runs_out_meanwhile(handle: Handle, channel: FakeChannel) -> None:
     """C36: after an error, the caller would put the items again."""
-    channel.wait_writable = fail  # type: ignore[method-assign]
+    channel.wait_writable = fail
     assert handle.put_many(range(10), timeout=5) == 3
 
 
@@ -331,40 +331,40 @@ def test_putting_a_batch_in_c_returns_the_number_if_memory_runs_out_meanwhile(
     handle: Handle, channel: FakeChannel
 ) -> None:
     """C36: the caller must not put the stored messages again."""
-    channel.try_put_many = fail  # type: ignore[method-assign]
+    channel.try_put_many = fail
     assert handle._put_rest([b"3"], 2, 0.0) == 2
 
 
 def test_putting_a_batch_in_c_raises_if_nothing_was_stored(handle: Handle, channel: FakeChannel) -> None:
     """The caller may put the whole batch again."""
-    channel.try_put_many = fail  # type: ignore[method-assign]
+    channel.try_put_many = fail
     with pytest.raises(MemoryError):
         handle._put_rest([b"1"], 0, 0.0)
 
 
 def test_counting_a_wait_ignores_a_lack_of_memory(handle: Handle, channel: FakeChannel) -> None:
     """C36: a message that a compatibility module took has to be returned."""
-    channel.count_wait = fail  # type: ignore[method-assign]
+    channel.count_wait = fail
     count_wait(handle, True)
 
 
 def test_a_channel_ends_a_batch_when_memory_runs_out(channel: FakeChannel) -> None:
     """C36, clause 11: the default of `try_get_many` returns what it took."""
     channel.try_put_many([b"1", b"2", b"3"])
-    channel.try_get = fail_after(channel.try_get, 2)  # type: ignore[method-assign]
+    channel.try_get = fail_after(channel.try_get, 2)
     assert channel.try_get_many(3) == [(b"1", 0), (b"2", 0)]
 
 
 def test_a_channel_without_memory_for_a_batch_raises(channel: FakeChannel) -> None:
     """C36, clause 11: no message was taken."""
-    channel.try_get = fail  # type: ignore[method-assign]
+    channel.try_get = fail
     with pytest.raises(MemoryError):
         channel.try_get_many(3)
 
 
 def test_a_channel_returns_the_number_it_put_before_memory_ran_out(channel: FakeChannel) -> None:
     """C36, clause 11: the default of `try_put_many` does so."""
-    channel.try_put = fail_after(channel.try_put, 2)  # type: ignore[method-assign]
+    channel.try_put = fail_after(channel.try_put, 2)
     assert channel.try_put_many([b"1", b"2", b"3"]) == 2
 
 

@@ -282,7 +282,7 @@ def test_the_list_has_the_platforms(installed: Installed) -> None:
 def test_a_backend_whose_probe_returns_nonsense_is_unusable(installed: Installed, answer: object) -> None:
     """`probe` has to return an Availability."""
     fake = FakeBackend("strange")
-    fake.availability = answer  # type: ignore[assignment]
+    fake.availability = answer
     installed.backend(fake)
     assert not info("strange").usable
 
@@ -406,7 +406,7 @@ def test_the_distribution_has_its_installed_name() -> None:
 
 def test_an_entry_point_may_lack_a_distribution() -> None:
     """`importlib.metadata` allows that."""
-    assert registry._distribution(SimpleNamespace(dist=None)) == ""  # type: ignore[arg-type]
+    assert registry._distribution(SimpleNamespace(dist=None)) == ""
 
 
 @pytest.mark.needs("memory")

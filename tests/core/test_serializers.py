@@ -64,7 +64,7 @@ def test_bytes_that_messagepack_cannot_hold_do_not_take_the_fast_path() -> None:
     """From 4 GiB there is no header, which raises EncodeError."""
 
     class Huge:
-        __class__ = bytes  # type: ignore[assignment]
+        __class__ = bytes
 
         def __len__(self) -> int:
             return 1 << 32

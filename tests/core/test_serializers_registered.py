@@ -84,7 +84,7 @@ def test_a_serializer_must_be_callable(encode: Any, decode: Any) -> None:
 def test_a_refused_registration_leaves_nothing() -> None:
     """The number is still free afterwards."""
     with pytest.raises(InvalidArgument):
-        register(1001, "mine", None, None)  # type: ignore[arg-type]
+        register(1001, "mine", None, None)
     reversing(1001, "mine")
 
 

@@ -220,7 +220,7 @@ def test_a_wrong_message_is_noticed_where_each_is_timed(workload: str, producer:
     """The message that comes back is not the one that was sent, or was there before."""
     job = worker.Job(Echo(), WORKLOADS[workload], (None, None), producer, SHORT_SECONDS)
     with pytest.raises(Wrong, match=r"not what was sent|out of order"):
-        worker.work(job, SimpleNamespace(go=lambda: None))  # type: ignore[arg-type]
+        worker.work(job, SimpleNamespace(go=lambda: None))
 
 
 class Awaited(Near):
@@ -272,7 +272,7 @@ def test_a_wrong_message_is_noticed_where_it_is_awaited() -> None:
 
     job = worker.Job(Echoing(), WORKLOADS["ping-pong"], (None, None), 0, SHORT_SECONDS)
     with pytest.raises(Wrong, match="not what was sent"):
-        worker.work(job, SimpleNamespace(go=lambda: None))  # type: ignore[arg-type]
+        worker.work(job, SimpleNamespace(go=lambda: None))
 
 
 def test_a_single_message_is_too_few(in_threads: None) -> None:
@@ -287,7 +287,7 @@ def test_a_single_message_is_too_few(in_threads: None) -> None:
                 time.sleep(2 * SHORT_SECONDS)
                 return block()[:1]
 
-            payloads.block = one  # type: ignore[method-assign]
+            payloads.block = one
             return payloads
 
     with pytest.raises(Failed, match="1 messages are too few to measure"):

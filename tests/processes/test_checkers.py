@@ -131,7 +131,7 @@ def random_history(dice: random.Random) -> list[Call]:
         return begun, begun + dice.randrange(1, 12)
 
     count = dice.randint(1, 4)
-    calls = [Call(verb, value, *span()) for verb in ("put", "get") for value in range(count)]  # type: ignore[arg-type]
+    calls = [Call(verb, value, *span()) for verb in ("put", "get") for value in range(count)]
     return calls + [Call("get", None, *span()) for _ in range(dice.randint(0, 2))]
 
 

@@ -120,7 +120,7 @@ def test_short_histories_with_leases_and_a_death_are_those_of_one_queue(name: st
             while queue.stats().leased or not queue.empty():
                 begun = time.monotonic_ns()
                 with suppress(ipcq.QueueEmpty):  # it has not returned yet
-                    history.append(Call("get", int(queue.get(timeout=0)), begun, time.monotonic_ns()))  # type: ignore[call-overload]
+                    history.append(Call("get", int(queue.get(timeout=0)), begun, time.monotonic_ns()))
             history.append(Call("get", None, time.monotonic_ns(), time.monotonic_ns()))
             assert linearizable(history, 3), sorted(history, key=lambda call: call.begun)
             seen.update(f"{call.verb}{'' if call.value is not None else ' refused'}" for call in history)
