@@ -15,7 +15,7 @@ from backends import wrong, wrong_leases, wrong_native, wrong_places, wrong_queu
 FAMILIES = (wrong_leases, wrong_native, wrong_places, wrong_queues)
 
 #: Each faulty backend is memory with one fault. The first test waits for the run of all.
-pytestmark = [pytest.mark.needs("memory"), pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.needs("memory"), pytest.mark.once, pytest.mark.timeout(400)]
 
 #: A test that none of the faults affects: it shows that the backend works otherwise.
 UNTOUCHED = "test_a_handle_knows_its_name_and_backend"

@@ -43,7 +43,8 @@ for fault in wrong_servers.FAULTS:
     globals()[kind] = type(kind, (Served,), {"backend": fault.name, "patience": 15.0})
 """
 
-pytestmark = pytest.mark.timeout(450)  # the first test waits for all of them
+# The first test waits for all of them.
+pytestmark = [pytest.mark.once, pytest.mark.timeout(450)]
 
 #: The example without a fault, and in a class whose author forgot the server.
 RIGHT, UNSERVED = "TestRight", "TestUnserved"

@@ -17,6 +17,8 @@ from processes.sizes import size
 
 HISTORIES = size(1, 20)
 OPERATIONS = size(100_000, 1_000_000)
+#: Fewer where each operation is a transaction.
+OPERATIONS_OF = {"sqlite": size(20_000, 1_000_000)}
 PROCESSES = 4
 
 SHORT_HISTORIES = size(500, 5000)
@@ -25,9 +27,9 @@ CALLS = 40
 
 
 @pytest.fixture
-def operations(request: pytest.FixtureRequest) -> int:
-    """Return the number of operations in a history, if the command line gives one."""
-    return int(request.config.getoption("--operations") or OPERATIONS)
+def operations(request: pytest.FixtureRequest, backend: str) -> int:
+    """Return the number of operations in a history; the command line may give another."""
+    return int(request.config.getoption("--operations") or OPERATIONS_OF.get(backend, OPERATIONS))
 
 
 @pytest.mark.storm
@@ -36,7 +38,7 @@ def operations(request: pytest.FixtureRequest) -> int:
 def test_a_history_of_four_producers_and_four_consumers_is_that_of_one_queue(
     name: str, backend: str, queue: "ipcq.Queue[object]", history: int, operations: int
 ) -> None:
-    """C8: in 100,000 operations no message certainly overtakes another, is lost, duplicated, or missed by a get."""
+    """C8: no message certainly overtakes another, is lost, duplicated, or missed by a get."""
     at = [name, backend]
     with Peers(patience=None) as peers:
         share = operations // 2 // PROCESSES
