@@ -188,10 +188,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = spread(items)
 
 
-def pytest_collection_finish() -> None:
-    """Keep the garbage collector from looking at the collected tests: each of its runs would take half a second."""
-    gc.collect()
-    gc.freeze()
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Keep the garbage collector of a worker from looking at all tests: each of its runs would take half a second."""
+    if hasattr(session.config, "workerinput"):
+        import hypothesis  # noqa: F401  # its plugins look for the referrers of objects, which must not be frozen then
+
+        gc.collect()
+        gc.freeze()
 
 
 def spread(items: list[pytest.Item]) -> list[pytest.Item]:

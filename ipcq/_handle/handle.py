@@ -442,7 +442,7 @@ class Handle(Lifecycle):
     def unlink(self) -> None:
         """Remove the queue's name; call it before or after `close`. If the name is already removed, do nothing.
 
-        While this handle is open, a newer queue of the same name is not touched; if the queue is on a server, it is
+        While this handle is open, a newer queue of the same name is not touched; if the queue is in a place, it is
         not touched afterwards either. With `capabilities.ends_on_fileno` the descriptors of `fileno` become readable;
         otherwise poll them with a timeout.
 

@@ -443,6 +443,8 @@ def shared(*backends: str) -> list[str]:
         differ.append("close")  # closing the last handle ends the queue on some
     if len({each.after_unlink for each in able}) > 1:
         differ.append("open")  # a handle that continues after an unlink
+    if len({each.places for each in able}) > 1:
+        differ.append("unlink")  # by a closed handle, after the name was used again
     return [call for call in CALLS if call not in differ]
 
 

@@ -232,7 +232,9 @@ class Model:
             self._named = None
 
     def _unlink(self, handle: _Handle) -> None:
-        if not handle.unlinked and self._named is not None and (handle.messages is self._named or not handle.open):
+        # A closed handle knows its queue only where queues have incarnations.
+        knows = handle.open or self._able.places
+        if not handle.unlinked and self._named is not None and (handle.messages is self._named or not knows):
             self._forget(0)
         handle.unlinked = True
 

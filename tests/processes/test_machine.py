@@ -67,6 +67,22 @@ def test_continuing_after_an_unlink_is_not_compared_where_it_differs(monkeypatch
     assert "open" not in machine.shared("one", "other")
 
 
+@pytest.mark.parametrize("places", [False, True])
+def test_a_closed_handle_knows_its_queue_only_where_queues_have_incarnations(places: bool) -> None:
+    """Otherwise its unlink removes a newer queue of the same name."""
+    able = Model(4, Capabilities(places=places), False)
+    for call, slot in (("renew", 0), ("renew", 1), ("close", 0), ("unlink", 1), ("renew", 1), ("unlink", 0)):
+        assert able.call((call, slot, {})) == ("returned", None)
+    assert able.call(("exists", 0, {})) == ("returned", places)
+
+
+def test_unlinking_is_not_compared_where_closed_handles_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only unlinking by name."""
+    able = {"one": Capabilities(places=False), "other": Capabilities(places=True)}
+    monkeypatch.setattr(machine, "capabilities", able.__getitem__)
+    assert "unlink" not in machine.shared("one", "other")
+
+
 def test_peeking_into_a_queue_that_is_shut_down_raises_that() -> None:
     """Clause 15: peek raises QueueShutDown."""
     calls = (("shutdown", {"immediate": False}), ("peek", {}))
