@@ -54,6 +54,7 @@ def attach_or_create(open_request: OpenRequest, known: Iterable[str]) -> tuple[B
     if open_request.request.options:
         options = _checked_options(open_request.request.options, candidates.values(), known)
         open_request = replace(open_request, request=replace(open_request.request, options=options))
+        candidates = {name: each.with_options(options) for name, each in candidates.items()}
     with Withdrawals(open_request.name, open_request.request) as withdrawals:
         if all(registry.is_local(each) for each in candidates.values()):
             # The deadline counts from the first wait, and has not been read yet.

@@ -140,7 +140,7 @@ each clause.
     nothing.
 36. `attributes.options` holds the options that the queue was created with, as far as they concern the queue and not
     one channel. It has an option, with the backend's choice, even if the request left it out, and it never holds a
-    `Secret`.
+    `Secret`. `with_options` returns the descriptor to use where more than `create` and `attach` depends on options.
 37. No password leaves the backend: not in an error or the exceptions to which it is chained, a finding, a reason, a
     `repr`, a log record, or the arguments of a process. If a library's exception quotes a password, the backend raises
     its own error ``from None``. A backend keeps passwords in `Secret`s, which ipcq removes from texts as long as they

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from ipcq.backend._availability import Availability
 from ipcq.backend._capabilities import Capabilities
@@ -78,6 +78,13 @@ class Backend(Protocol):
             f"backend {self.name!r} has no places, so a URL of it has neither host nor directory: write it as "
             f"{self.name}:///name?option=value"
         )
+
+    def with_options(self, options: Mapping[str, Any]) -> "Backend":
+        """Return the descriptor to use for an `open` with these options; its `exists` may depend on them (clause 36).
+
+        The handle keeps it, so that its `unlink` may depend on them as well.
+        """
+        return self
 
     def unlink_incarnation(self, name: str, incarnation: str) -> None:
         """Remove the queue if the name leads to this incarnation, in one step (clause 41).
