@@ -475,6 +475,19 @@ def test_backend_whose_checks_fail_hides_no_others(monkeypatch: pytest.MonkeyPat
     assert [check.text for check in verb._check_backends()][1] == "its checks failed: RuntimeError: broken"
 
 
+def test_a_server_that_nobody_named_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """C41: it may be away or not exist; and it is no way to reach processes of this machine."""
+
+    def fail() -> None:
+        raise RuntimeError("it was asked")
+
+    able = ipcq.Capabilities(scope=ipcq.Scope.NETWORK, persistence=ipcq.Persistence.SYNCED)
+    install_backend(monkeypatch, findings=fail, capabilities=able)
+    checks = list(verb._check_backends())
+    assert [check.severity for check in checks] == ["ok", "error"]
+    assert "no usable backend reaches other processes" in checks[1].text
+
+
 def test_backend_that_cannot_be_loaded_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     """With its distribution."""
     plugin = install_backend(monkeypatch)

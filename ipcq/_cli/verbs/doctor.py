@@ -93,20 +93,24 @@ def _check_distribution() -> Iterator[Check]:
 
 def _check_backends() -> Iterator[Check]:
     reachable = []
-    persistent = False
+    local = persistent = False
     plugins = registry.plugins()
     for plugin in plugins:
         subject = f"backend {plugin.name}"
         if plugin.backend is None:
             yield Check(WARNING, subject, plugin.failure, f"pip uninstall {plugin.distribution}")
             continue
-        usable = yield from _check_backend(plugin.backend, subject)
+        # A server that nobody named is not asked: it may be away, or not exist.
+        is_local = registry.is_local(plugin.backend)
+        usable = yield from _check_backend(plugin.backend, subject, asked=is_local)
         if usable and plugin.backend.capabilities.scope >= ipcq.Scope.HOST:
             reachable.append(plugin.name)
-            persistent = persistent or plugin.backend.capabilities.persistence >= ipcq.Persistence.KERNEL
+            local = local or is_local
+            lasts = plugin.backend.capabilities.persistence >= ipcq.Persistence.KERNEL
+            persistent = persistent or (is_local and lasts)
     if not plugins:
         yield Check(ERROR, "backends", registry.NO_METADATA, registry.WAY_OUT)
-    elif not reachable:
+    elif not local:
         text = "no usable backend reaches other processes"
         yield Check(ERROR, "backends", text, "ipcq backends   # the last column has the fix for each")
     elif not persistent:
@@ -115,8 +119,8 @@ def _check_backends() -> Iterator[Check]:
     yield from _check_preference(reachable)
 
 
-def _check_backend(backend: Backend, subject: str) -> Generator[Check, None, bool]:
-    """Check one backend, and return whether it is usable."""
+def _check_backend(backend: Backend, subject: str, asked: bool = True) -> Generator[Check, None, bool]:
+    """Check one backend, if `asked` with its own checks, and return whether it is usable."""
     availability = registry.probe(backend)
     if not availability.usable:
         # The reason ends with the way out.
@@ -125,7 +129,7 @@ def _check_backend(backend: Backend, subject: str) -> Generator[Check, None, boo
         return False
     yield Check(OK, subject, "usable")
     try:
-        for finding in backend.findings():
+        for finding in backend.findings() if asked else ():
             yield Check(finding.severity.value, subject, redacted(finding.text), redacted(finding.fix))
     except Exception as error:  # a broken plugin must not hide the findings of others
         reraise_from_handler(error)
