@@ -488,7 +488,7 @@ class Handle(Lifecycle):
     def _unsupported(self, ability: str, phrase: str, remedy: str = "") -> Unsupported:
         others = self._origin.alternatives(ability)
         remedies = [f"use backend={other!r}" for other in others]
-        if remedy and self._origin.backend.name in others:
+        if remedy and getattr(self._origin.backend.capabilities, ability):
             remedies = [remedy]
         return Unsupported(
             f"this queue {phrase}: {', or '.join(remedies) or 'no installed backend can'}",

@@ -139,10 +139,14 @@ class Worker:
                 stored = 1
                 self._patiently(self.handle.put, messages[0], **({"delay": delay} if delay else {}))
             elif hurry:
-                stored = self.handle.put_many(messages, timeout=0.001)
+                # A server on a busy machine needs more time for an answer.
+                is_far = self.handle.capabilities.scope >= ipcq.Scope.NETWORK
+                stored = self.handle.put_many(messages, timeout=0.5 if is_far else 0.001)
             else:
                 stored = self._patiently(self.handle.put_many, messages)
         except BaseException as error:
+            if hurry and isinstance(error, ipcq.ConnectionLost) and error.outcome == "unknown":
+                return
             self._book.refused(error, *tags)
             if hurry and isinstance(error, ipcq.QueueFull):
                 return

@@ -201,6 +201,8 @@ def test_verdicts_add_up(tmp_path: Path) -> None:
 class Fake:
     """A queue within this process, with a fault on request."""
 
+    capabilities = ipcq.Capabilities()
+
     def __init__(self, fault: str = "") -> None:
         self.content: deque[bytes] = deque()
         self.fault = fault

@@ -164,7 +164,7 @@ whole()
                     work()
                 except Mine:
                     raised += 1
-                except ipcq.QueueEmpty:
+                except (ipcq.QueueEmpty, ipcq.ConnectionLost):  # a server on a busy machine may take longer to answer
                     pass
             signal.setitimer(signal.ITIMER_REAL, 0)
             while not queue.empty():
