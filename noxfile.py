@@ -303,6 +303,7 @@ def run_scalable(session: nox.Session, size: str, fuzz_seconds: int) -> None:
     growing = [f"tests/processes/test_{name}.py" for name in (*files.split(), "threads", "wakeups")]
     chosen = session.posargs or [
         *growing,
+        "tests/backends/test_redis_storms.py",
         "tests/aio/test_cancel.py",
         "tests/aio/test_queue.py",
         "tests/core/test_codec.py",
@@ -395,7 +396,13 @@ def peers(session: nox.Session) -> None:
 def storm(session: nox.Session) -> None:
     """Run storms of 2,000 kills on every backend, in every mode; arguments go to pytest."""
     install(session, "tests")
-    pytest(session, "-rP", *(session.posargs or ["--kills", "2000"]), "tests/processes/test_storm.py")
+    pytest(
+        session,
+        "-rP",
+        *(session.posargs or ["--kills", "2000"]),
+        "tests/processes/test_storm.py",
+        "tests/backends/test_redis_storms.py",
+    )
 
 
 def install_peers(session: nox.Session) -> None:

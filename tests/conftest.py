@@ -26,7 +26,7 @@ GRACE = 5.0
 BY_DESIGN = re.compile(
     r"(Skipped: )?(capabilities\.|.* came with Python 3\.\d+$|opening and closing need no step|msgspec writes "
     r"|backend '\w+' cannot be used here: it works on .*, this is \w+$|could not import '(pty|resource)'"
-    r"|Windows has no |(peers are|PyInstaller is) installed on Linux alone|\S+ has wheels for x86-64 "
+    r"|Windows has no |(peers are|PyInstaller is|the server is) installed on Linux alone|\S+ has wheels for x86-64 "
     r"|the ratios were measured with |got empty parameter set for \(pair\))"
 )
 

@@ -26,7 +26,7 @@ Queue = ipcq.Queue[Any]
 ACROSS = [
     each.name
     for each in ipcq.backends()
-    if each.capabilities is not None and each.capabilities.leases and each.capabilities.scope >= ipcq.Scope.HOST
+    if each.capabilities is not None and each.capabilities.leases and each.capabilities.scope == ipcq.Scope.HOST
 ] or ["shm"]
 
 #: A promise gives a tenth of a second.

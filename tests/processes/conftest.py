@@ -1,4 +1,4 @@
-"""Fixtures for tests that run on each backend on which unrelated processes can meet."""
+"""Fixtures for tests that run on each backend of this machine on which unrelated processes can meet."""
 
 import os
 import sys
@@ -24,7 +24,7 @@ def kills(request: pytest.FixtureRequest) -> int | None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "backend" in metafunc.fixturenames:
         names = [
-            info.name for info in ipcq.backends() if info.capabilities is None or info.capabilities.scope >= Scope.HOST
+            info.name for info in ipcq.backends() if info.capabilities is None or info.capabilities.scope == Scope.HOST
         ]
         metafunc.parametrize("backend", names, indirect=True)
 

@@ -16,8 +16,9 @@ from processes.sizes import size
 #: Seconds; nightly there is no limit.
 TIMEOUT_SECONDS = size(300, 0)
 
-NAMES = [info.name for info in ipcq.backends()]
-LEASING = [info.name for info in ipcq.backends() if info.capabilities is not None and info.capabilities.leases]
+LOCAL = [info for info in ipcq.backends() if info.capabilities is None or info.capabilities.scope < ipcq.Scope.NETWORK]
+NAMES = [info.name for info in LOCAL]
+LEASING = [info.name for info in LOCAL if info.capabilities is not None and info.capabilities.leases]
 #: Each with memory, which is fast; nightly each with each.
 PAIRS = [pair for pair in itertools.combinations(NAMES, 2) if size(0, 1) or "memory" in pair]
 

@@ -1,0 +1,154 @@
+"""Redis servers that tests start on the loopback interface, stop, restart and disturb, each with its own directory."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backends import redis_proxy
+from leftovers import servers
+from processes.needs import library, required
+
+if sys.platform != "linux":
+    pytest.skip("the server is installed on Linux alone", allow_module_level=True)
+
+library("redis")
+PROGRAM = shutil.which("redis-server") or required("redis-server is missing: sudo apt-get install redis-server")
+
+#: Seconds for a server to start.
+PATIENCE = 30.0
+
+
+def free_port() -> int:
+    with socket.socket() as end:
+        end.bind(("127.0.0.1", 0))
+        return int(end.getsockname()[1])
+
+
+def ask(port: int, *words: str) -> bytes:
+    """Send one command without the client library, and return the start of the reply."""
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as end:
+        end.sendall(
+            b"".join([b"*%d\r\n" % len(words), *(b"$%d\r\n%s\r\n" % (len(each), each.encode()) for each in words)])
+        )
+        return end.recv(1 << 16)
+
+
+class RedisProcess:
+    """A Redis server.
+
+    Args:
+        directory: Where it keeps its data.
+        **settings: Its settings, with ``_`` in place of ``-``.
+    """
+
+    def __init__(self, directory: Path, **settings: str) -> None:
+        self.directory = directory
+        self.settings = {"appendonly": "yes", "appendfsync": "always", "save": "", **settings}
+        self.port = free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0/"
+
+    def start(self) -> None:
+        if self.process is not None:
+            return
+        command = [PROGRAM, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.directory)]
+        command += ["--loglevel", "warning", "--logfile", str(self.directory / "log")]
+        for setting, value in self.settings.items():
+            command += [f"--{setting.replace('_', '-')}", value]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        servers.add(str(self.process.pid))
+        deadline = time.monotonic() + PATIENCE
+        while not self._answers():
+            assert self.process.poll() is None, (self.directory / "log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    def _answers(self) -> bool:
+        try:
+            return not ask(self.port, "PING").startswith(b"-LOADING")
+        except OSError:
+            return False
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def stall(self) -> None:
+        self._signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        if self.process is not None:
+            self.process.send_signal(number)
+
+
+class ProxiedRedis(RedisProcess):
+    """A Redis server behind a proxy that drops replies and counts requests."""
+
+    def __init__(self, directory: Path, **settings: str) -> None:
+        super().__init__(directory, **settings)
+        command = [sys.executable, redis_proxy.__file__, "0", str(self.port)]
+        self.proxy = subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "PYTHONWARNINGS": "ignore"})
+        servers.add(str(self.proxy.pid))
+        assert self.proxy.stdout is not None
+        with self.proxy.stdout as output:
+            self.control_port = int(output.readline())
+        self.outer_port = self._tell("open")
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.outer_port}/0/"
+
+    def _tell(self, *words: Any) -> int:
+        with socket.create_connection(("127.0.0.1", self.control_port), timeout=PATIENCE) as end:
+            end.sendall(" ".join(map(str, words)).encode() + b"\n")
+            with end.makefile() as file:
+                return int(file.readline())
+
+    def start(self) -> None:
+        super().start()
+        if hasattr(self, "control_port"):
+            self._tell("open")
+
+    def stop(self) -> None:
+        self._tell("close")
+        super().stop()
+
+    def drop_replies(self, count: int, after: int = 0) -> None:
+        self._tell("drop", count, after)
+
+    def requests(self) -> int:
+        return self._tell("requests")
+
+    def end(self) -> None:
+        super().stop()
+        self.proxy.kill()
+        self.proxy.wait()
+
+
+@contextmanager
+def running(directory: Path, **settings: str) -> Iterator[RedisProcess]:
+    """Start a server, and kill it in the end."""
+    server = RedisProcess(directory, **settings)
+    try:
+        yield server
+    finally:
+        server.stop()
