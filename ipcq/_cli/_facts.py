@@ -52,13 +52,18 @@ def facts_of(queue: ipcq.Queue[Any]) -> dict[str, Any]:
 
 def notes_on(queue: ipcq.Queue[Any]) -> Iterator[str]:
     """Yield notes: why the queue is not on the best backend, if known, and whether `ls` can list it."""
-    ranked = [each for each in ipcq.backends() if each.rank is not None and each.capabilities is not None]
+    ranked = [each for each in ipcq.backends() if each.rank is not None and _is_local(each)]
     usable = [each for each in ranked if each.usable or each.name == queue.backend]
     if usable and usable[0].name != queue.backend and queue.backend in {each.name for each in usable}:
         best = usable[0]
         reason = _reason_against(best, queue)
         yield f"queue {queue.name!r} on backend {queue.backend!r}: not on the better backend {best.name!r}: {reason}"
     yield from unlisted(queue)
+
+
+def _is_local(info: ipcq.BackendInfo) -> bool:
+    # `auto` creates on no other, whatever its rank.
+    return info.capabilities is not None and info.capabilities.scope < ipcq.Scope.NETWORK
 
 
 def _reason_against(best: ipcq.BackendInfo, queue: ipcq.Queue[Any]) -> str:

@@ -70,7 +70,7 @@ def _creation_order() -> Setting:
     usable = {
         each.name: each.capabilities
         for each in ipcq.backends()
-        if each.usable and each.rank is not None and each.capabilities and each.capabilities.scope >= ipcq.Scope.HOST
+        if each.usable and each.rank is not None and each.capabilities and each.capabilities.scope == ipcq.Scope.HOST
     }
     persistent = [name for name, capabilities in usable.items() if capabilities.persistence >= ipcq.Persistence.KERNEL]
     return Setting("backend auto creates on", persistent or list(usable), "rank of the backends")
