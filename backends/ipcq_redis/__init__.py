@@ -20,7 +20,7 @@ from ipcq.backend import (
     default_limits,
     importing,
 )
-from ipcq.errors import Unsupported
+from ipcq.errors import BackendUnavailable, Unsupported
 from ipcq.hooks import DISTRIBUTION, hookimpl
 from ipcq_redis import _place
 
@@ -119,6 +119,8 @@ class RedisBackend(Backend):
             return _findings.findings(directory)
 
     def _directory(self) -> "Directory":
+        if reason := self.probe().reason:
+            raise BackendUnavailable(reason, reasons={self.name: reason})
         with importing():
             from ipcq_redis import _opening
 

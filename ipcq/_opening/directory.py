@@ -32,7 +32,7 @@ def exists(name: str, backend: str = AUTO) -> bool:
 
     Raises:
         BackendUnknown: No installed distribution provides the backend.
-        BackendUnavailable: The backend's plugin cannot be loaded.
+        BackendUnavailable: The backend's plugin cannot be loaded, or lacks a library.
         InvalidName: The name is invalid.
     """
     name, where = parse_bare(name, backend)
@@ -52,7 +52,7 @@ def unlink(name: str, backend: str = AUTO) -> None:
         PermissionDenied: This user lacks the permission.
         TimedOutError: Other processes held the name lock for 10 seconds.
         BackendUnknown: No installed distribution provides the backend.
-        BackendUnavailable: The backend's plugin cannot be loaded.
+        BackendUnavailable: The backend's plugin cannot be loaded, or lacks a library.
         InvalidName: The name is invalid.
     """
     name, where = parse_bare(name, backend)

@@ -4,7 +4,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import ipcq
 from backends.redis_server import RedisProcess, ask, running
 from ipcq.backend import LONGEST, Operation, Place, Request, Severity, Verdict, closed
 from ipcq.errors import (
+    BackendUnavailable,
     ConnectionLost,
     CorruptQueue,
     InvalidArgument,
@@ -558,3 +559,17 @@ def test_without_the_library_the_backend_says_so(monkeypatch: pytest.MonkeyPatch
     """Clause 19: with the command that installs it."""
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     assert RedisBackend().probe().reason == "redis-py is not installed: pip install 'ipcq-queue[redis]'"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [lambda: ipcq.exists(NAME, "redis"), lambda: ipcq.unlink(NAME, "redis"), lambda: ipcq.queues("redis")],
+    ids=["exists", "unlink", "queues"],
+)
+def test_without_the_library_no_server_can_be_asked(
+    monkeypatch: pytest.MonkeyPatch, call: Callable[[], object]
+) -> None:
+    """Clause 19: the error is that of `open`, with the command that installs the library."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(BackendUnavailable, match="redis-py is not installed: pip install"):
+        call()
