@@ -15,6 +15,7 @@ from sybil import Example, Sybil
 from sybil.parsers.myst import CodeBlockParser, PythonCodeBlockParser
 
 import ipcq
+from local_backends import local_backends
 
 #: Names of the queues that the examples may use.
 QUEUES = ("/jobs", "/logs", "/results", "/sensors")
@@ -79,7 +80,7 @@ def end(namespace: dict[str, Any]) -> None:
 
 def free(which: Callable[[ipcq.BackendInfo], bool]) -> None:
     for name in QUEUES:
-        for each in filter(which, ipcq.backends()):
+        for each in filter(which, local_backends()):
             with suppress(ipcq.MessageQueueError):
                 ipcq.unlink(name, each.name)
 

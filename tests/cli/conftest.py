@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 
 import ipcq
 from ipcq._cli import cli
+from local_backends import local_backends
 
 # Seconds after which a call that hangs fails; no test should come near it.
 WATCHDOG_SECONDS = 60.0
@@ -29,7 +30,7 @@ def name() -> Iterator[str]:
     """Return a name that no queue has, and unlink its queue afterwards."""
     name = f"/cli-{os.getpid()}-{next(numbers)}"
     yield name
-    for each in ipcq.backends():
+    for each in local_backends():
         with suppress(ipcq.QueueNotFound):
             ipcq.unlink(name, each.name)
 

@@ -19,6 +19,7 @@ from click.testing import Result
 import ipcq
 from ipcq._cli import _sinks
 from ipcq._cli._putter import Putter
+from local_backends import local_backends
 
 pytest.importorskip("fcntl", reason="could not import 'fcntl', which only POSIX has")
 
@@ -65,7 +66,7 @@ def target(make: Callable[..., Queue]) -> Queue:
 def free(name: str) -> Iterator[str]:
     """Return the name of a queue that a verb may create."""
     yield name + "-free"
-    for backend in ipcq.backends():
+    for backend in local_backends():
         if ipcq.exists(name + "-free", backend.name):
             ipcq.unlink(name + "-free", backend.name)
 

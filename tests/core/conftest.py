@@ -23,6 +23,7 @@ from core.fakes import HOST, FakeBackend, FakeChannel
 from ipcq._opening import registry
 from ipcq.backend import Backend
 from ipcq.hooks import DISTRIBUTION, GROUP, hookimpl
+from local_backends import local_backends
 
 Handle = ipcq.Queue[Any]
 
@@ -120,7 +121,7 @@ def name() -> Iterator[str]:
     """Return a queue name, and unlink it on every backend after the test."""
     name = f"/core-{os.getpid()}-{secrets.token_hex(4)}"
     yield name
-    for each in ipcq.backends():
+    for each in local_backends():
         with suppress(ipcq.MessageQueueError):
             ipcq.unlink(name, each.name)
 

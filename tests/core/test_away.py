@@ -12,6 +12,7 @@ from core.conftest import Installed
 from core.fakes import HOST, FakeBackend
 from ipcq.backend import Persistence, Scope
 from ipcq.errors import ConnectionLost, QueueNotFound
+from local_backends import local_backends
 
 #: Seconds for which the plugin waits for its server. Nobody may wait for it at all.
 PATIENCE = 0.2
@@ -102,6 +103,12 @@ def test_no_local_call_asks_the_server(away: Listener, name: str, call: str) -> 
     """Clause 38: only who names the backend waits for it."""
     CALLS[call](name)
     assert not away.was_asked()
+
+
+def test_no_other_test_asks_the_server(installed: Installed) -> None:
+    """It is none of the backends of this machine, which the tests of them all take."""
+    installed.backend(FakeBackend("remote", rank=999, capabilities=replace(HOST, scope=Scope.NETWORK)))
+    assert [info.name for info in local_backends()] == [info.name for info in ipcq.backends() if info.name != "remote"]
 
 
 def test_a_queue_is_not_split_by_a_server_that_comes_back(installed: Installed, name: str) -> None:

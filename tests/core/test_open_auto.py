@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-import ipcq
 from core import openings
 from core.conftest import Installed
 from core.fakes import HOST, FakeBackend, raising
@@ -23,6 +22,7 @@ from ipcq.errors import (
     QueueNotFound,
     Unsupported,
 )
+from local_backends import local_backends
 
 one, two, fleeting, opened = openings.one, openings.two, openings.fleeting, openings.opened
 
@@ -194,11 +194,11 @@ def test_if_all_backends_fail_the_last_failure_is_the_cause(one: FakeBackend, op
 
 
 def test_if_all_backends_fail_the_reasons_are_an_attribute(one: FakeBackend, opened: Opening) -> None:
-    """It has one reason for each backend."""
+    """It has one reason for each backend of this machine."""
     one.on_create = raising(Unsupported())
     with pytest.raises(BackendUnavailable) as caught:
         opened(require=["nameless"])
-    assert set(caught.value.reasons) == {info.name for info in ipcq.backends()}
+    assert set(caught.value.reasons) == {info.name for info in local_backends()}
 
 
 @pytest.mark.parametrize("number", [LimitExceeded, NoSpace, Unsupported])

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, files, requires, version
 import pytest
 
 import ipcq
+from local_backends import is_local, local_backends
 
 NAME = "/ipcq-bare"
 
@@ -57,6 +58,7 @@ def test_a_type_names_the_extra() -> None:
 
 
 UNUSABLE = [info.name for info in ipcq.backends() if not info.usable]
+AWAY = [info.name for info in ipcq.backends() if not is_local(info)]
 
 
 def test_a_backend_lacks_its_library() -> None:
@@ -74,7 +76,15 @@ def test_a_backend_without_its_library_gives_the_reason(backend: str) -> None:
         ipcq.open(NAME, backend)
 
 
-@pytest.mark.parametrize("backend", ["auto", *UNUSABLE])
+@pytest.mark.parametrize("backend", AWAY)
+def test_a_server_cannot_be_asked_without_the_library(backend: str) -> None:
+    """The error has the reason, not only when a queue is opened."""
+    for call in (lambda: ipcq.exists(NAME, backend), lambda: ipcq.unlink(NAME, backend), lambda: ipcq.queues(backend)):
+        with pytest.raises(ipcq.BackendUnavailable, match=re.escape(f"pip install 'ipcq-queue[{backend}]'")):
+            call()
+
+
+@pytest.mark.parametrize("backend", ["auto", *(name for name in UNUSABLE if name not in AWAY)])
 def test_names_can_be_looked_up_without_the_library(backend: str) -> None:
     """A name is also taken for a process that cannot use its backend."""
     assert not ipcq.exists(NAME, backend)
@@ -103,10 +113,10 @@ def test_a_lock_without_its_library_gives_the_reason() -> None:
 
 
 def test_auto_gives_the_reason_for_each_backend() -> None:
-    """If no backend can honour the request, the error has each reason."""
+    """If no backend can honour the request, the error has the reason for each of this machine."""
     with pytest.raises(ipcq.BackendUnavailable) as caught:
         ipcq.open(NAME, require={"persistence": ipcq.Persistence.SYNCED})
-    assert set(caught.value.reasons) == {info.name for info in ipcq.backends()}
+    assert set(caught.value.reasons) == {info.name for info in local_backends()}
 
 
 @pytest.mark.parametrize("arguments", VERBS, ids=" ".join)

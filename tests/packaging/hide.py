@@ -31,7 +31,7 @@ def entry_points() -> str:
 
 def hideable() -> list[str]:
     bundled = [info for info in ipcq.backends() if info.distribution == "ipcq-queue"]
-    crossing = {info.name for info in bundled if info.usable and info.capabilities.scope >= ipcq.Scope.HOST}
+    crossing = {info.name for info in bundled if info.usable and info.capabilities.scope == ipcq.Scope.HOST}
     return [info.name for info in bundled if crossing - {info.name}]
 
 

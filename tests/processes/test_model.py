@@ -6,19 +6,18 @@ import unittest
 import pytest
 from hypothesis import given, seed
 
-import ipcq
 from ipcq.testing.machine import end_helper, machine_for, options_for, profile, replay, shared, traces
 from ipcq.testing.model import Step
 from ipcq.testing.processes import own_seed
+from local_backends import local_backends
 from processes.needs import usable
 from processes.sizes import size
 
 #: Seconds; nightly there is no limit.
 TIMEOUT_SECONDS = size(300, 0)
 
-LOCAL = [info for info in ipcq.backends() if info.capabilities is None or info.capabilities.scope < ipcq.Scope.NETWORK]
-NAMES = [info.name for info in LOCAL]
-LEASING = [info.name for info in LOCAL if info.capabilities is not None and info.capabilities.leases]
+NAMES = [info.name for info in local_backends()]
+LEASING = [info.name for info in local_backends() if info.capabilities is not None and info.capabilities.leases]
 #: Each with memory, which is fast; nightly each with each.
 PAIRS = [pair for pair in itertools.combinations(NAMES, 2) if size(0, 1) or "memory" in pair]
 
