@@ -417,9 +417,10 @@ def test_a_mistyped_backend_gets_a_suggestion() -> None:
 
 
 def test_an_unknown_backend_without_a_similar_name_gets_the_list() -> None:
-    """The text lists the installed backends."""
-    names = ", ".join(sorted(info.name for info in ipcq.backends()))
-    with pytest.raises(BackendUnknown, match=f"choose from {names}"):
+    """The text lists the installed backends, and the schemes that lead to one."""
+    found = [each.backend for each in registry.plugins() if each.backend is not None]
+    names = {info.name for info in ipcq.backends()}.union(*(each.schemes for each in found))
+    with pytest.raises(BackendUnknown, match=f"choose from {', '.join(sorted(names))}$"):
         registry.plugin("zzzzzz")
 
 
