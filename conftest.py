@@ -99,6 +99,7 @@ ONCE = (
     "tests/backends/test_pyshm_leases.py",
     "tests/backends/test_pyshm_leases_killed.py",
     "tests/backends/test_redis.py",
+    "tests/backends/test_redis_network.py",
     "tests/backends/test_redis_storms.py",
     "tests/backends/test_servers.py",
     "tests/backends/test_shm_faults.py",

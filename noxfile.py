@@ -303,6 +303,7 @@ def run_scalable(session: nox.Session, size: str, fuzz_seconds: int) -> None:
     growing = [f"tests/processes/test_{name}.py" for name in (*files.split(), "threads", "wakeups")]
     chosen = session.posargs or [
         *growing,
+        "tests/backends/test_redis_network.py",
         "tests/backends/test_redis_storms.py",
         "tests/aio/test_cancel.py",
         "tests/aio/test_queue.py",
@@ -401,6 +402,7 @@ def storm(session: nox.Session) -> None:
         "-rP",
         *(session.posargs or ["--kills", "2000"]),
         "tests/processes/test_storm.py",
+        "tests/backends/test_redis_network.py",
         "tests/backends/test_redis_storms.py",
     )
 

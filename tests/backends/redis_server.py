@@ -144,6 +144,18 @@ class ProxiedRedis(RedisProcess):
         self.proxy.wait()
 
 
+def certify(directory: Path, name: str) -> None:
+    """Make files ``certificate`` and ``key`` for a server; the certificate is its own authority.
+
+    Args:
+        directory: Where to make them.
+        name: The only name that is certified, such as ``DNS:localhost`` or ``IP:10.0.0.1``.
+    """
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -keyout key -out certificate -subj /CN=server"
+    extension = ["-addext", f"subjectAltName={name}"]
+    subprocess.run([*command.split(), *extension], cwd=directory, check=True, capture_output=True)
+
+
 @contextmanager
 def running(directory: Path, **settings: str) -> Iterator[RedisProcess]:
     """Start a server, and kill it in the end."""
