@@ -13,6 +13,7 @@ import pytest
 from redis import exceptions
 
 import ipcq
+import scripts
 from backends.redis_server import RedisProcess, ask, running
 from ipcq.backend import LONGEST, Operation, Place, Request, Severity, Verdict, closed
 from ipcq.errors import (
@@ -29,6 +30,7 @@ from ipcq.errors import (
     Unsupported,
     VersionMismatch,
 )
+from ipcq.testing.processes import fresh_name
 from ipcq_redis import LARGEST, RedisBackend, _channel, _client, _errors, _opening, _place
 from ipcq_redis._connection import Connection
 
@@ -573,3 +575,21 @@ def test_without_the_library_no_server_can_be_asked(
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(BackendUnavailable, match="redis-py is not installed: pip install"):
         call()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "queue = ipcq.open(NAME); queue.unlink(); queue.close()",
+        "ipcq.exists(NAME)",
+        "ipcq.queues()",
+        "ipcq.backends()",
+        "cli(['doctor'], standalone_mode=False)",
+        "cli(['ls'], standalone_mode=False)",
+    ],
+)
+def test_the_library_is_imported_only_if_a_server_is_named(call: str) -> None:
+    """`auto` and the shell are as fast as without it."""
+    begin = f"import sys, ipcq; from ipcq._cli import cli; NAME = {fresh_name()!r}"
+    script = f"{begin}; {call}; print('redis' in sys.modules)"
+    assert scripts.run(script).split()[-1] == "False"
