@@ -741,6 +741,7 @@ def test_messages_come_from_a_queue_that_lives_by_its_holders(
 
 
 @pytest.mark.needs("socketpair")
+@pytest.mark.needs("shm")  # without it the source is on mqueue and has priorities, which is refused first
 def test_new_queue_without_a_holder_is_refused(program: Callable[..., Any], shared: Queue, free: str) -> None:
     """And no message is taken."""
     shared.put("a")

@@ -75,6 +75,7 @@ def test_missing_queue_is_5(run: Run, name: str) -> None:
     assert run("stat", name).exit_code == 5
 
 
+@pytest.mark.needs("shm")  # without it the best is mqueue, whose file system may not be mounted
 def test_queue_on_the_best_backend_has_no_note(run: Run, shared: Queue) -> None:
     """There is nothing to report."""
     assert run("stat", shared.name).stderr == ""
