@@ -3,8 +3,8 @@
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Final
+from dataclasses import replace
+from typing import Final, NamedTuple
 
 from ipcq.backend import Place, Secret, check_plaintext, credentials
 from ipcq.errors import InvalidArgument
@@ -14,10 +14,11 @@ NAME: Final = "redis"
 ENCRYPTED: Final = {"redis": False, "valkey": False, "rediss": True, "valkeys": True}
 DEFAULT: Final = Place(NAME, "localhost", 6379, ("0",))
 
+# Compiled at first use: `auto` imports this module in every program.
 #: Names in keys have these characters escaped: braces delimit the hash tag, the others are patterns.
-_SPECIAL: Final = re.compile(r"[%{}*?\[\]\\]")
-_ESCAPED: Final = re.compile("%([0-9a-f]{2})")
-_KEY: Final = re.compile(r"ipcq:\{(.+)\}", re.DOTALL)
+_SPECIAL: Final = r"[%{}*?\[\]\\]"
+_ESCAPED: Final = "%([0-9a-f]{2})"
+_KEY: Final = r"ipcq:\{((?s:.+))\}"
 #: What matches the keys of all queues, but not those of their contents.
 PATTERN: Final = "ipcq:{*}"
 
@@ -48,8 +49,7 @@ def canonical(place: Place) -> Place:
     )
 
 
-@dataclass(frozen=True)
-class Server:
+class Server(NamedTuple):
     """A database of a server, and how to connect to it."""
 
     place: Place
@@ -94,13 +94,13 @@ class Server:
 
 def key_of(name: str) -> str:
     """Return the key of a queue."""
-    return "ipcq:{" + _SPECIAL.sub(lambda match: f"%{ord(match[0]):02x}", name) + "}"
+    return "ipcq:{" + re.sub(_SPECIAL, lambda match: f"%{ord(match[0]):02x}", name) + "}"
 
 
 def name_of(key: str) -> str | None:
     """Return the name of the queue that has a key, or None."""
-    match = _KEY.fullmatch(key)
-    return match and _ESCAPED.sub(lambda code: chr(int(code[1], 16)), match[1])
+    match = re.fullmatch(_KEY, key)
+    return match and re.sub(_ESCAPED, lambda code: chr(int(code[1], 16)), match[1])
 
 
 def keys_of(key: str, incarnation: str, suffixes: Sequence[str]) -> tuple[str, ...]:
