@@ -75,6 +75,7 @@ def test_defaults_are_those_of_open(run: Run) -> None:
     assert [found[f"default {each}"][0] for each in ("mode", "serializer", "open_timeout")] == ["0600", "msgpack", 10.0]
 
 
+@pytest.mark.needs("memory")
 def test_backends_are_shown_with_their_distribution(run: Run) -> None:
     """With whether it is usable, or why not."""
     assert settings(run)["backend memory"] == ("usable", "ipcq-queue")
@@ -90,6 +91,7 @@ def test_version_is_one_line(run: Run) -> None:
     assert run("version").stdout.split()[0] == "ipcq"
 
 
+@pytest.mark.needs("memory")
 def test_verbose_version_has_the_facts_for_a_bug_report(run: Run) -> None:
     """Python, system, libraries, backends."""
     keys = {line.split("\t")[0] for line in run("version", "--verbose").stdout.splitlines()}
@@ -169,11 +171,13 @@ def test_backends_are_completed() -> None:
     assert _options.complete_backend(None, None, "") == ["auto", *(each.name for each in ipcq.backends())]
 
 
+@pytest.mark.needs("memory")
 def test_backends_are_completed_by_their_beginning() -> None:
     """Others do not match."""
     assert _options.complete_backend(None, None, "mem") == ["memory"]
 
 
+@pytest.mark.needs("memory")
 @pytest.mark.parametrize("verb", ["peek", "drain", "shutdown", "create"])
 def test_names_and_backends_are_completed_after_each_verb(program: Callable[..., Any], verb: str) -> None:
     """The protocol of bash, end to end."""

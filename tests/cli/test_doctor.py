@@ -134,6 +134,7 @@ def test_terminal_has_the_fix_on_one_line(terminal: Callable[..., Any], sick: No
     )
 
 
+@pytest.mark.needs("memory")
 def test_everything_is_checked(run: Run) -> None:
     """On the real machine."""
     subjects = {line.split("\t")[1] for line in run("doctor").stdout.splitlines()}
