@@ -39,6 +39,6 @@ class RedisMachine(QueueMachine):
 def test_it_agrees_with_the_model() -> None:
     """C25: sequences of calls on several handles."""
     try:
-        run_state_machine_as_test(seed(own_seed())(RedisMachine), settings=profile(20))
+        run_state_machine_as_test(seed(own_seed())(RedisMachine), settings=profile(10))
     finally:
         end_helper()

@@ -5,6 +5,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from ipcq.errors import (
     Unsupported,
     VersionMismatch,
 )
-from ipcq.testing.processes import fresh_name
+from ipcq.testing.processes import fresh_name, until
 from ipcq_redis import LARGEST, RedisBackend, _channel, _client, _errors, _opening, _place
 from ipcq_redis._connection import Connection
 
@@ -350,6 +351,12 @@ def test_a_queue_is_full_by_bytes(backend: Any) -> None:
         assert not queue.try_put(b"", 0)
 
 
+def test_a_missing_queue_cannot_be_attached(backend: Any) -> None:
+    """Clause 2: whatever another database has."""
+    with pytest.raises(QueueNotFound):
+        backend.attach(NAME, Request())
+
+
 def test_creators_meet(backend: Any) -> None:
     """Clause 1: the second one finds the queue of the first."""
     with created(backend), pytest.raises(QueueExists):
@@ -410,6 +417,32 @@ def test_a_wait_that_knows_nothing_asks_first(backend: Any) -> None:
         queue.wait_readable(began, began + LATER)
         queue.wait_writable(1, began, time.monotonic() + 0.05)
         assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize("end", ["wake", "kill"])
+def test_a_wait_can_be_broken(server: RedisProcess, backend: Any, end: str) -> None:
+    """Clause 13: by `wake`, which `close` calls; or by the server, and then it ends at its time."""
+    with created(backend) as queue, ThreadPoolExecutor() as pool:
+        assert queue.try_get() is None
+        now = time.monotonic()
+        waiting = pool.submit(queue.wait_readable, now - 10, now + (60 if end == "wake" else 1))
+        until(lambda: queue._waiting)
+        if end == "wake":
+            queue.wake()
+        else:
+            until(lambda: b"blocked_clients:1" in ask(server.port, "INFO", "clients"))
+            ask(server.port, "CLIENT", "KILL", "TYPE", "normal")
+        waiting.result(9)
+        assert not queue._waiting
+        assert queue.try_put(b"x", 0)
+
+
+def test_a_wait_that_is_over_asks_nothing(backend: Any) -> None:
+    """Clause 13: the server takes a time of 0 for none."""
+    with created(backend) as queue:
+        assert queue.try_get() is None
+        queue.wait_readable(time.monotonic(), time.monotonic() - 1)
+        assert len(queue._idle) == 1
 
 
 def test_the_connection_of_a_forked_parent_is_left_alone(backend: Any) -> None:

@@ -34,7 +34,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisProcess]:
 @pytest.mark.parametrize("mode", MODES)
 def test_survivors_of_a_storm_continue(mode: Mode, server: RedisProcess, kills: int | None) -> None:
     """C2, C3, C15: nothing is duplicated, torn or reordered, and each killed consumer loses at most what it had got."""
-    kills = kills or size(20, 2_500, 20_000)
+    kills = kills or size(12, 2_500, 20_000)
     report = stress(server.url, mode=mode, kills=kills, seed=own_seed(), patience=RETURNED, **SMALL)
     print(f"redis {mode} {report}")
     assert report.ok, report.stacks
