@@ -247,15 +247,15 @@ def needs(module: str) -> None:
 
 
 @contextmanager
-def server() -> Iterator[int]:
-    """Start a Redis or Valkey server that keeps nothing, and return its port."""
+def server(*settings: str) -> Iterator[int]:
+    """Start a Redis or Valkey server that keeps nothing unless its settings say so, and return its port."""
     program = shutil.which("redis-server") or shutil.which("valkey-server")
     if program is None:
         raise Declined("there is no Redis server: sudo apt-get install redis-server")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    options = ("--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no")
+    options = ("--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", *settings)
     with TemporaryDirectory(prefix="ipcq-bench-") as directory:
         process = subprocess.Popen([program, *options, "--dir", directory], stdout=subprocess.DEVNULL)
         try:
