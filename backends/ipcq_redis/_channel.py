@@ -91,17 +91,18 @@ class RedisChannel(RemoteChannel):
 
     def _attempt(self, operation: Operation, script: Script, *words: Word) -> list[Any]:
         """Make one attempt of an operation that the server carries out once."""
-        lane = self._lanes.lane_of(operation.identity)
+        identity = operation.identity
+        lane = self._lanes.lane_of(identity)
         keys = (self._meta, f"{self._meta}:{self.incarnation}:lane:{lane}", *self._keys)
-        number = f"{number_of(operation.identity):016}"
+        number = f"{number_of(identity):016}"
         try:
             reply = self._client.run(operation, script, keys, number, self.incarnation, *words)
         except ConnectionLost:
             raise
         except MessageQueueError:
-            self._lanes.give_back(operation.identity)
+            self._lanes.give_back(identity)
             raise
-        self._lanes.give_back(operation.identity)
+        self._lanes.give_back(identity)
         return reply
 
     def _once(self, script: Script, *words: Word) -> list[Any]:

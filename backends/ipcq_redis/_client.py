@@ -3,8 +3,7 @@
 import hashlib
 import secrets
 from collections.abc import Sequence
-from contextlib import suppress
-from functools import cache
+from functools import cache, lru_cache
 from time import monotonic
 from typing import Any, Final
 
@@ -12,7 +11,7 @@ from redis.exceptions import NoScriptError, ResponseError
 
 from ipcq.backend import Operation, reraise_from_handler
 from ipcq.errors import ConnectionLost, MessageQueueError, QueueGone
-from ipcq_redis._connection import Connection, Word
+from ipcq_redis._connection import Connection, Word, packed
 from ipcq_redis._errors import explained_reply
 from ipcq_redis._place import Server
 from ipcq_redis._scripts import KEPT_SECONDS, Script
@@ -36,9 +35,20 @@ _MOST_IDLE: Final = 8
 _FLAGS: Final = {False: "#!lua\n", True: "#!lua flags=allow-oom\n"}
 
 
+def _text(script: Script, flags: bool) -> str:
+    return _FLAGS[script.shrinking] + script.text if flags else script.text
+
+
 @cache
-def _digest(text: str) -> str:
-    return hashlib.sha1(text.encode()).hexdigest()  # noqa: S324  # Redis identifies scripts by it
+def _digest(script: Script, flags: bool) -> str:
+    return hashlib.sha1(_text(script, flags).encode()).hexdigest()  # noqa: S324  # Redis identifies scripts by it
+
+
+@lru_cache(maxsize=256)
+def _head(script: Script, flags: bool, keys: Sequence[str], incarnation: str) -> tuple[int, bytes]:
+    """Return how many words the constant part of a request has, and that part, packed."""
+    words: tuple[Word, ...] = ("EVALSHA", _digest(script, flags), len(keys), *keys, incarnation)
+    return len(words), b"".join(packed(words))
 
 
 class Lanes:
@@ -48,34 +58,39 @@ class Lanes:
         self._token = secrets.token_hex(8)
         self._created = 0
         self._free: list[tuple[int, str]] = []  # with the number of the last operation
-        self._used: dict[str, str] = {}  # by the identities of operations
+        self._used: dict[str, tuple[int, str]] = {}  # by the identities of operations, with their numbers
 
     def lane_of(self, identity: str) -> str:
         """Return the lane of an operation, the same for each of its attempts."""
-        lane = self._used.get(identity)
-        if lane is None:
-            lane = self._next(number_of(identity))
+        entry = self._used.get(identity)
+        if entry is None:
+            number = number_of(identity)
+            entry = number, self._next(number)
             while len(self._used) >= _MOST_LOST:
                 self._used.pop(next(iter(self._used)), None)
-            self._used[identity] = lane
-        return lane
+            self._used[identity] = entry
+        return entry[1]
 
     def _next(self, number: int) -> str:
-        for entry in self._free[::-1]:
-            if entry[0] < number:
-                try:
-                    self._free.remove(entry)
-                except ValueError:  # pragma: no cover - another thread has just taken it
-                    continue
-                return entry[1]
+        later = []
+        try:
+            while True:
+                entry = self._free.pop()
+                if entry[0] < number:
+                    return entry[1]
+                later.append(entry)
+        except IndexError:
+            pass
+        finally:
+            self._free += later
         self._created += 1
         return f"{self._token}{secrets.token_hex(2)}{self._created}"
 
     def give_back(self, identity: str) -> None:
         """Let other operations use the lane of an operation that has its answer."""
-        lane = self._used.pop(identity, None)
-        if lane is not None:
-            self._free.append((number_of(identity), lane))
+        entry = self._used.pop(identity, None)
+        if entry is not None:
+            self._free.append(entry)
 
 
 def number_of(identity: str) -> int:
@@ -100,7 +115,9 @@ class Client:
         """
         return self._request(operation.until, lambda connection: connection.ask(commands, operation.until))
 
-    def run(self, operation: Operation, script: Script, keys: Sequence[str], number: str, *words: Word) -> list[Any]:
+    def run(
+        self, operation: Operation, script: Script, keys: Sequence[str], number: str, incarnation: str, *words: Word
+    ) -> list[Any]:
         """Make one attempt of an operation, and return the reply of its script.
 
         Args:
@@ -108,36 +125,28 @@ class Client:
             script: Its script.
             keys: The keys of the script.
             number: The number of the operation in its lane; empty if it has none.
-            *words: The incarnation, and the other arguments of the script.
+            incarnation: The queue's incarnation.
+            *words: The other arguments of the script.
 
         Raises:
             ConnectionLost: There was no answer.
             QueueGone: The queue was unlinked.
         """
-        incarnation, *others = words
 
         def ask(connection: Connection) -> list[Any]:
-            latest = int((operation.until + _SLACK_SECONDS + connection.clock) * 1e6)
-            arguments = (len(keys), *keys, incarnation, number, latest, *others)
+            latest = f"{(operation.until + _SLACK_SECONDS + connection.clock) * 1e6:.0f}"
+            arguments = (number, latest, *words)
             if self._knows_flags:
                 try:
-                    return self._evaluated(connection, _FLAGS[script.shrinking] + script.text, arguments, operation)
+                    return _evaluated(connection, operation.until, script, True, keys, incarnation, arguments)
                 except ResponseError:  # only those of the compiler get here
                     self._knows_flags = False
-            return self._evaluated(connection, script.text, arguments, operation)
+            return _evaluated(connection, operation.until, script, False, keys, incarnation, arguments)
 
         (reply,) = self._request(operation.until, ask)
         if reply[0] == b"gone":
             raise QueueGone
         return reply  # type: ignore[no-any-return]  # the library has no types for replies
-
-    def _evaluated(
-        self, connection: Connection, text: str, arguments: Sequence[Word], operation: Operation
-    ) -> list[Any]:
-        try:
-            return connection.ask([("EVALSHA", _digest(text), *arguments)], operation.until)
-        except NoScriptError:
-            return connection.ask([("EVAL", text, *arguments)], operation.until)
 
     def _request(self, until: float, ask: Any) -> list[Any]:
         connection = self._connection(until)
@@ -159,12 +168,14 @@ class Client:
         return replies
 
     def _connection(self, until: float) -> Connection:
-        with suppress(IndexError):
+        try:
             while True:
                 connection = self._idle.pop()
                 if monotonic() < connection.began + _LONGEST_SECONDS:
                     return connection
                 connection.close()
+        except IndexError:
+            pass
         connection = Connection(self.server, until)
         self._clock = connection.clock
         return connection
@@ -187,3 +198,21 @@ class Client:
         for connection in self._idle:
             connection.abandon()
         self._idle = []
+
+
+def _evaluated(
+    connection: Connection,
+    until: float,
+    script: Script,
+    flags: bool,
+    keys: Sequence[str],
+    incarnation: str,
+    arguments: Sequence[Word],
+) -> list[Any]:
+    count, head = _head(script, flags, keys, incarnation)
+    request = b"".join((b"*%d\r\n" % (count + len(arguments)), head, *packed(arguments)))
+    try:
+        return connection.exchange(request, 1, until)
+    except NoScriptError:
+        words = ("EVAL", _text(script, flags), len(keys), *keys, incarnation, *arguments)
+        return connection.ask([words], until)

@@ -1,10 +1,11 @@
-"""A connection to a server: the socket and its life are here, the protocol is redis-py's."""
+"""A connection to a server: the socket, its life and commands are here, and redis-py parses replies."""
 
 import errno
 import os
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from time import monotonic
 from typing import Any, Final, TypeAlias
 
@@ -24,14 +25,15 @@ _NO_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE)
 
 #: The least timeout of a system call, in seconds: 0 would mean none.
 _LEAST: Final = 0.001
-
+#: The part of the time left that a timeout set earlier may have. To set another one is a system call.
+_EARLY: Final = 0.9
 
 #: The errors that are replies of the server.
 _REPLIED: Final = (ResponseError, AuthenticationError, BusyLoadingError)
 
 
 class _Protocol(AbstractConnection):
-    """Packs commands and parses replies, over a socket that it never opens or closes."""
+    """Parses replies, from a socket that it never opens or closes."""
 
     host: str = "the server"
 
@@ -39,9 +41,8 @@ class _Protocol(AbstractConnection):
         super().__init__(protocol=2, socket_timeout=None, retry=None)
         self._sock: socket.socket | None = end  # type: ignore[assignment]  # the library's annotation is None
         self._parser.on_connect(self)
-
-    def disconnect(self, *args: Any, **kwargs: Any) -> None:
-        self._sock = None  # its owner closes it, also after an error here
+        # The library's own method around it costs more than a system call.
+        self.read: Callable[..., Any] = self._parser.read_response
 
     def repr_pieces(self) -> list[tuple[str, Any]]:  # pragma: no cover - abstract there
         return []
@@ -49,8 +50,26 @@ class _Protocol(AbstractConnection):
     def _connect(self) -> None:  # pragma: no cover - abstract there; this connection is never connected again
         raise ProtocolError("the connection is closed")
 
-    def _host_error(self) -> str:
+    def _host_error(self) -> str:  # pragma: no cover - abstract there
         return "the server"
+
+
+@lru_cache(maxsize=256)
+def _packed_number(number: int) -> bytes:
+    digits = b"%d" % number
+    return b"$%d\r\n%b\r\n" % (len(digits), digits)
+
+
+def packed(words: Iterable[Word]) -> list[bytes]:
+    """Return the parts of a command's words as a server reads them, without their number."""
+    parts: list[bytes] = []
+    for word in words:
+        if isinstance(word, int):
+            parts.append(_packed_number(word))
+        else:
+            text = word if isinstance(word, bytes) else word.encode()
+            parts += b"$%d\r\n" % len(text), text, b"\r\n"
+    return parts
 
 
 class Connection:
@@ -72,6 +91,7 @@ class Connection:
         self._process = os.getpid()
         self._descriptor = -1
         self._end: socket.socket | None = None
+        self._timeout = 0.0
         try:
             self._open(server, until)
             self._protocol = _Protocol(self._socket)
@@ -145,30 +165,40 @@ class Connection:
         """What the server's clock is ahead of the monotonic one, in seconds."""
 
     def limit(self, until: float) -> None:
-        """Let system calls time out at that time."""
-        self._socket.settimeout(max(_LEAST, until - monotonic()))
+        """Let system calls time out at that time, or a little earlier."""
+        seconds = max(_LEAST, until - monotonic())
+        if not _EARLY * seconds < self._timeout < seconds + _LEAST:
+            self._socket.settimeout(seconds)
+            self._timeout = seconds
 
     def ask(self, commands: Sequence[Sequence[Word]], until: float) -> list[Any]:
-        """Send commands, and return their replies.
+        """Send commands, and return their replies; raises as `exchange` does."""
+        requests = [part for command in commands for part in (b"*%d\r\n" % len(command), *packed(command))]
+        return self.exchange(b"".join(requests), len(commands), until)
+
+    def exchange(self, request: bytes, count: int, until: float) -> list[Any]:
+        """Send so many packed commands, and return their replies.
 
         Raises:
             OSError: The connection is lost.
             MessageQueueError: The server replied an error. The connection can be used further.
             ResponseError: The server does not have the script, or cannot compile it.
         """
-        protocol = self._protocol
+        read = self._protocol.read
         replies: list[Any] = []
-        refusal: RedisError | None = None
+        refusal: Exception | None = None
         try:
             self.limit(until)
-            packed = protocol.pack_commands(commands)  # type: ignore[no-untyped-call]  # the library lacks it
-            protocol.send_packed_command(packed, check_health=False)  # type: ignore[no-untyped-call]  # likewise
-            for _ in commands:
+            self._socket.sendall(request)
+            for _ in range(count):
                 self.limit(until)
                 try:
-                    replies.append(protocol.read_response(disable_decoding=True, disconnect_on_error=False))
+                    reply = read(disable_decoding=True)
                 except _REPLIED as error:
-                    refusal = refusal or error
+                    reply = error
+                replies.append(reply)
+                if isinstance(reply, RedisError):
+                    refusal = refusal or reply
         except RedisError as error:
             cause = error.__cause__ or error.__context__
             if isinstance(cause, OSError):
