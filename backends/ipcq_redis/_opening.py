@@ -20,7 +20,7 @@ from ipcq_redis._client import REMEMBERED, Client, number_of
 from ipcq_redis._connection import Word
 from ipcq_redis._lease_channel import RedisLeaseChannel
 from ipcq_redis._place import PATTERN, Server, key_of, keys_of, name_of
-from ipcq_redis._scripts import CREATE, LAYOUT, LEASE_KEYS, UNLINK
+from ipcq_redis._scripts import CREATE, LAYOUT, LEASE_KEYS, NOTHING_YET, UNLINK
 
 #: The oldest release of the server: ZRANGE of earlier ones lacks what the scripts need.
 _OLDEST: Final = (6, 2)
@@ -56,7 +56,7 @@ class Directory:
     def create(self, name: str, attributes: Attributes) -> Channel:
         persistence = self._persistence()  # first, because it may fail
         key = key_of(name)
-        facts: list[Word] = ["layout", LAYOUT]
+        facts: list[Word] = ["kept", NOTHING_YET, "layout", LAYOUT]
         for fact in _NUMBERS:
             facts += [fact, getattr(attributes, fact) or 0]
         for fact in _FLAGS:

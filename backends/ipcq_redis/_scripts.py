@@ -2,7 +2,7 @@
 
 A queue's keys have one hash tag, so that a cluster keeps them together::
 
-    ipcq:{name}             a hash: incarnation, limits, figures, and how long waiting processes want to be told
+    ipcq:{name}             a hash: incarnation, limits, and `kept`, the figures that change
     ipcq:{name}:ID:data     a list of messages, or a hash of them by their ids
     ipcq:{name}:ID:ready    the ids of ready messages; leased, delayed and dead likewise, by what orders them
     ipcq:{name}:ID:notes    what is known of each message that was ever leased
@@ -31,6 +31,8 @@ from typing import Final, NamedTuple
 KEPT_SECONDS: Final = 60
 #: Seconds for which the server tells a client of changes after it found nothing to take, or no space.
 TOLD_SECONDS: Final = 10
+#: The most words of a command in a script: Lua passes at most 8,000.
+_WORDS: Final = 1000
 #: Version of the layout.
 LAYOUT: Final = "1"
 
@@ -49,66 +51,84 @@ class Script(NamedTuple):
     """It frees memory in the end, so it runs also if the server is out of memory."""
 
 
+#: The figures of a queue that change, in the order in which its hash has them: numbers in MessagePack, as one value,
+#: because each field costs as much as a small command. Waiting processes want to be told until `readers` and `writers`.
+#: No hold or delay ends before `due`.
+_FIGURES_KEPT: Final = (
+    "down",
+    "number",
+    "bytes",
+    "charge",
+    "bytes_put",
+    "puts",
+    "gets",
+    "returned",
+    "high",
+    "readers",
+    "writers",
+    "news",
+    "space",
+    "due",
+)
+_KEPT: Final = ", ".join(_FIGURES_KEPT)
+#: All of them are 0.
+NOTHING_YET: Final = bytes(len(_FIGURES_KEPT))
+
 _BEGIN: Final = f"""
-local meta, lane, data, news, space = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local ready, leased, delayed, dead, notes, tokens = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11]
-local incarnation, number = ARGV[1], ARGV[2]
+local meta, lane, data, news_stream, space_stream = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local incarnation, turn = ARGV[1], ARGV[2]
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 if now > tonumber(ARGV[3]) then return {{'late'}} end
-if number ~= '' then
+if turn ~= '' then
   local last = redis.call('GETRANGE', lane, 0, 15)
-  if last == number then return cmsgpack.unpack(string.sub(redis.call('GET', lane), 17)) end
-  if last ~= '' and tonumber(last) > tonumber(number) then return {{'late'}} end
+  if last == turn then return cmsgpack.unpack(string.sub(redis.call('GET', lane), 17)) end
+  if last ~= '' and tonumber(last) > tonumber(turn) then return {{'late'}} end
 end
 local function text(figure) return string.format('%.0f', figure) end
 local function remember(reply)
-  if number ~= '' then
-    redis.call('SET', lane, number .. cmsgpack.pack(reply), 'PX', '{KEPT_SECONDS * 1000}')
-  end
+  if turn ~= '' then redis.call('SET', lane, turn .. cmsgpack.pack(reply), 'PX', '{KEPT_SECONDS * 1000}') end
   return reply
 end
 """
 
 _QUEUE: Final = f"""
-local names = {{'incarnation', 'down', 'max_messages', 'buffer_size', 'max_deliveries', 'number', 'bytes', 'charge',
-  'bytes_put', 'puts', 'gets', 'returned', 'high', 'readers', 'writers', 'news', 'space'}}
-local state = {{}}
-for place, value in ipairs(redis.call('HMGET', meta, unpack(names))) do
-  state[names[place]] = place > 1 and tonumber(value or '0') or value
+local found = redis.call('HMGET', meta, 'incarnation', 'kept', 'max_messages', 'buffer_size', 'max_deliveries')
+if found[1] ~= incarnation then return {{'gone'}} end
+local max_messages, buffer_size, max_deliveries = tonumber(found[3]), tonumber(found[4]), tonumber(found[5])
+local {_KEPT} = cmsgpack.unpack(found[2])
+local function save() redis.call('HSET', meta, 'kept', cmsgpack.pack({_KEPT})) end
+local function wake_readers()
+  news = news + 1
+  redis.call('XADD', news_stream, 'MAXLEN', '1', text(news) .. '-1', 'x', '')
 end
-if state.incarnation ~= incarnation then return {{'gone'}} end
-local function set(...)
-  local changes = {{}}
-  for place, name in ipairs({{...}}) do
-    changes[2 * place - 1] = name
-    changes[2 * place] = text(state[name])
-  end
-  redis.call('HSET', meta, unpack(changes))
+local function wake_writers()
+  space = space + 1
+  redis.call('XADD', space_stream, 'MAXLEN', '1', text(space) .. '-1', 'x', '')
 end
-local function tell(name, stream)
-  state[name] = state[name] + 1
-  set(name)
-  redis.call('XADD', stream, 'MAXLEN', '1', text(state[name]) .. '-1', 'x', '')
-end
-local function tell_readers() if state.readers > now then tell('news', news) end end
-local function tell_writers() if state.writers > now then tell('space', space) end end
-local function await(name)
-  if state[name] < now + {TOLD_SECONDS * 500_000} then
-    redis.pcall('HSET', meta, name, text(now + {TOLD_SECONDS * 1_000_000}))
+local function await_news()
+  if readers < now + {TOLD_SECONDS * 500_000} then
+    readers = now + {TOLD_SECONDS * 1_000_000}
+    redis.pcall('HSET', meta, 'kept', cmsgpack.pack({_KEPT}))
   end
 end
-local function charge_of(item) return math.max(#item, 1) end
+local function await_space()
+  if writers < now + {TOLD_SECONDS * 500_000} then
+    writers = now + {TOLD_SECONDS * 1_000_000}
+    redis.pcall('HSET', meta, 'kept', cmsgpack.pack({_KEPT}))
+  end
+end
 local function left(items)
   for _, item in ipairs(items) do
-    state.bytes = state.bytes - #item
-    state.charge = state.charge - charge_of(item)
+    bytes = bytes - #item
+    charge = charge - math.max(#item, 1)
   end
-  state.gets = state.gets + #items
+  gets = gets + #items
 end
-local function fits(places, charge)
-  return (state.max_messages == 0 or places < state.max_messages)
-    and (state.buffer_size == 0 or state.charge + charge <= state.buffer_size)
+local function each(command, key, words)
+  for from = 1, #words, {_WORDS} do
+    redis.call(command, key, unpack(words, from, math.min(from + {_WORDS - 1}, #words)))
+  end
 end
 local function next_due() return -1 end
 """
@@ -116,8 +136,8 @@ local function next_due() return -1 end
 _LIST: Final = """
 local function places() return redis.call('LLEN', data) end
 local ready_count = places
-local function ended() return state.down == 1 and ready_count() == 0 end
-local function store(number, priority, item) redis.call('RPUSH', data, item) end
+local function ended() return down == 1 and ready_count() == 0 end
+local function store(first, priority, items) each('RPUSH', data, items) end
 local function first(limit, most)
   local items, size = {}, 0
   while #items < limit and size < most do
@@ -131,33 +151,46 @@ local function first(limit, most)
   end
   return {}, items, {}
 end
-local function take(ids, items) redis.call('LTRIM', data, #items, -1) end
+local function take(ids, items)
+  if #items == 1 then redis.call('LPOP', data) else redis.call('LTRIM', data, #items, -1) end
+end
 """
 
 _CELLS: Final = """
+local ready = KEYS[6]
 local function places() return redis.call('HLEN', data) end
 local function ready_count() return redis.call('ZCARD', ready) end
-local function ended() return state.down == 1 and ready_count() == 0 end
+local function ended() return down == 1 and ready_count() == 0 end
 local function id_of(number, priority) return string.format('%05.0f%016.0f', 32767 - priority, number) end
 local function priority_of(id) return 32767 - tonumber(string.sub(id, 1, 5)) end
 local function number_of(id) return tonumber(string.sub(id, 6)) end
-local function store(number, priority, item)
-  local id = id_of(number, priority)
-  redis.call('HSET', data, id, item)
-  redis.call('ZADD', ready, '0', id)
+local function store(first, priority, items)
+  local cells, entries = {}, {}
+  for place, item in ipairs(items) do
+    local id = id_of(first + place - 1, priority)
+    cells[2 * place - 1], cells[2 * place] = id, item
+    entries[2 * place - 1], entries[2 * place] = '0', id
+  end
+  each('HSET', data, cells)
+  each('ZADD', ready, entries)
 end
-local function read(id)
-  local item = redis.call('HGET', data, id)
-  if not item then error('IPCQ a message is missing') end
-  return item
+local function read(ids)
+  local items = {}
+  for from = 1, #ids, 64 do
+    for _, item in ipairs(redis.call('HMGET', data, unpack(ids, from, math.min(from + 63, #ids)))) do
+      if not item then error('IPCQ a message is missing') end
+      items[#items + 1] = item
+    end
+  end
+  return items
 end
 local function first(limit, most)
   local ids, items, priorities, size = {}, {}, {}, 0
   while #ids < limit and size < most do
     local part = redis.call('ZRANGE', ready, #ids, math.min(#ids + 64, limit) - 1)
     if #part == 0 then break end
-    for _, id in ipairs(part) do
-      local item = read(id)
+    for place, item in ipairs(read(part)) do
+      local id = part[place]
       ids[#ids + 1], items[#items + 1], priorities[#priorities + 1] = id, item, priority_of(id)
       size = size + #item
       if size >= most then break end
@@ -165,16 +198,15 @@ local function first(limit, most)
   end
   return ids, items, priorities
 end
-local function forget(ids)
-  for _, id in ipairs(ids) do redis.call('HDEL', data, id) end
-end
-local function take(ids, items)
-  for _, id in ipairs(ids) do redis.call('ZREM', ready, id) end
+local function forget(ids) each('HDEL', data, ids) end
+local function take(ids)
+  each('ZREM', ready, ids)
   forget(ids)
 end
 """
 
 _LEASES: Final = """
+local leased, delayed, dead, notes, tokens = KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11]
 local function note_of(id)
   local packed = redis.call('HGET', notes, id)
   if packed then return cmsgpack.unpack(packed) end
@@ -184,32 +216,34 @@ local function keep(id, note) redis.call('HSET', notes, id, cmsgpack.pack(note))
 local DELIVERIES, FAILURES, TOKEN, SINCE, REASON = 1, 2, 3, 4, 5
 local plain_forget = forget
 forget = function(ids)
-  for _, id in ipairs(ids) do redis.call('HDEL', notes, id) end
+  each('HDEL', notes, ids)
   plain_forget(ids)
 end
 ended = function()
-  return state.down == 1 and ready_count() + redis.call('ZCARD', leased) + redis.call('ZCARD', delayed) == 0
+  return down == 1 and ready_count() + redis.call('ZCARD', leased) + redis.call('ZCARD', delayed) == 0
+end
+local function first_due()
+  local first = 0
+  for _, key in ipairs({leased, delayed}) do
+    local at = tonumber(redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')[2] or '0')
+    if at > 0 and (first == 0 or at < first) then first = at end
+  end
+  return first
 end
 next_due = function()
-  local due = -1
-  for _, key in ipairs({leased, delayed}) do
-    local entry = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
-    if entry[2] and (due < 0 or tonumber(entry[2]) < due) then due = tonumber(entry[2]) end
-  end
-  return due < 0 and -1 or math.max(due - now, 0)
+  local first = first_due()
+  return first == 0 and -1 or math.max(first - now, 0)
 end
-local fresh = false
-local function announce(due)
-  if due > 0 and due < 3000000 then fresh = true end
+local fresh, changed = false, false
+local function plan(key, id, delay)
+  redis.call('ZADD', key, text(now + delay), id)
+  if due == 0 or now + delay < due then due, changed = now + delay, true end
+  if delay < 3000000 then fresh = true end
 end
-local function put_back(id, due)
-  if due > 0 then
-    redis.call('ZADD', delayed, text(now + due), id)
-    announce(due)
-  else
-    redis.call('ZADD', ready, '0', id)
-    fresh = true
-  end
+local function put_back(id, delay)
+  if delay > 0 then return plan(delayed, id, delay) end
+  redis.call('ZADD', ready, '0', id)
+  fresh = true
 end
 local function bury(id) redis.call('ZADD', dead, text(number_of(id)), id) end
 local function end_lease(id, note)
@@ -217,84 +251,93 @@ local function end_lease(id, note)
   redis.call('ZREM', leased, id)
   note[TOKEN] = ''
 end
-local function release(id, note, due)
+local function release(id, note, delay)
   end_lease(id, note)
   keep(id, note)
-  put_back(id, due)
-  state.returned = state.returned + 1
+  put_back(id, delay)
+  returned, changed = returned + 1, true
 end
-local function fail(id, note, due, reason)
+local function fail(id, note, delay, reason)
   end_lease(id, note)
   note[FAILURES] = note[FAILURES] + 1
   note[REASON] = reason
   keep(id, note)
-  if state.max_deliveries > 0 and note[FAILURES] >= state.max_deliveries then bury(id) else put_back(id, due) end
-  state.returned = state.returned + 1
+  if max_deliveries > 0 and note[FAILURES] >= max_deliveries then bury(id) else put_back(id, delay) end
+  returned, changed = returned + 1, true
 end
 local function settled()
-  if fresh or ended() then tell_readers() end
+  if readers > now and (fresh or ended()) then
+    wake_readers()
+    changed = true
+  end
+  if changed then save() end
 end
-local late = redis.call('ZRANGEBYSCORE', delayed, '-inf', text(now))
-for _, id in ipairs(late) do
-  put_back(id, 0)
-  redis.call('ZREM', delayed, id)
-end
-local over = redis.call('ZRANGEBYSCORE', leased, '-inf', text(now))
-for _, id in ipairs(over) do fail(id, note_of(id), 0, 'its hold ended') end
-if #over > 0 then set('returned') end
-if #over + #late > 0 then
+if due > 0 and due <= now then
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', delayed, '-inf', text(now))) do
+    put_back(id, 0)
+    redis.call('ZREM', delayed, id)
+  end
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', leased, '-inf', text(now))) do
+    fail(id, note_of(id), 0, 'its hold ended')
+  end
+  due, changed = first_due(), true
   settled()
-  fresh = false
+  fresh, changed = false, false
 end
 """
 
 #: The messages of a batch of takes, with the size in bytes after which it ends.
 _PUT: Final = """
-if state.down == 1 then return {'down'} end
+if down == 1 then return {'down'} end
 local priority, delay = tonumber(ARGV[4]), tonumber(ARGV[5])
-local held, size, charge, count = places(), 0, 0, 0
+local held = max_messages > 0 and places() or puts - gets
+local items, size, cost = {}, 0, 0
 for place = 6, #ARGV do
-  if not fits(held + count, charge + charge_of(ARGV[place])) then break end
-  count = count + 1
-  size = size + #ARGV[place]
-  charge = charge + charge_of(ARGV[place])
+  local item = ARGV[place]
+  local next_cost = cost + math.max(#item, 1)
+  if max_messages > 0 and held + #items >= max_messages or buffer_size > 0 and charge + next_cost > buffer_size then
+    break
+  end
+  items[#items + 1], size, cost = item, size + #item, next_cost
 end
-if count == 0 then
-  await('writers')
-  return {'full', state.space}
+if #items == 0 then
+  await_space()
+  return {'full', space}
 end
-local base = state.number
-state.number = base + count
-local reply = remember({'ok', count, state.number})
-state.bytes, state.charge, state.bytes_put = state.bytes + size, state.charge + charge, state.bytes_put + size
-state.puts, state.high = state.puts + count, math.max(state.high, held + count)
-set('number', 'bytes', 'charge', 'bytes_put', 'puts', 'high')
-for place = 1, count do store(base + place, priority, ARGV[5 + place], delay) end
-tell_readers()
+local first_number = number + 1
+number = number + #items
+local reply = remember({'ok', #items, number})
+bytes, charge, bytes_put, puts = bytes + size, charge + cost, bytes_put + size, puts + #items
+high = math.max(high, held + #items)
+store(first_number, priority, items, delay)
+if readers > now then wake_readers() end
+save()
 return reply
 """
 _STORE_DELAYED: Final = """
 local store_ready = store
-store = function(number, priority, item, delay)
-  if delay == 0 then return store_ready(number, priority, item) end
-  local id = id_of(number, priority)
-  redis.call('HSET', data, id, item)
-  put_back(id, delay)
+store = function(first, priority, items, delay)
+  if delay == 0 then return store_ready(first, priority, items) end
+  for place, item in ipairs(items) do
+    local id = id_of(first + place - 1, priority)
+    redis.call('HSET', data, id, item)
+    put_back(id, delay)
+  end
 end
 """
 _GET: Final = """
 local ids, items, priorities = first(tonumber(ARGV[4]), tonumber(ARGV[5]))
 if #items == 0 then
   if ended() then return {'down'} end
-  await('readers')
-  return {'none', state.news, next_due()}
+  await_news()
+  return {'none', news, next_due()}
 end
 local reply = remember({'ok', items, priorities})
 left(items)
-set('bytes', 'charge', 'gets')
-tell_writers()
 take(ids, items)
-if ended() then tell_readers() end
+if writers > now then wake_writers() end
+if readers > now and ended() then wake_readers() end
+save()
 return reply
 """
 _PEEK: Final = """
@@ -306,23 +349,21 @@ _CLEAR: Final = """
 local ids, items = first(places(), math.huge)
 local reply = remember({'ok', #items})
 left(items)
-set('bytes', 'charge', 'gets')
-tell_writers()
 take(ids, items)
+if writers > now then wake_writers() end
+save()
 return reply
 """
 _DROP_DELAYED: Final = """
 local function drop_all(key, ids)
-  local items = {}
-  for place, id in ipairs(ids) do
-    items[place] = read(id)
+  local items = read(ids)
+  for _, id in ipairs(ids) do
     local note = note_of(id)
     if note[TOKEN] ~= '' then end_lease(id, note) end
     redis.call('ZREM', key, id)
   end
   left(items)
   forget(ids)
-  return #ids
 end
 """
 _CLEAR_LEASES: Final = """
@@ -331,59 +372,55 @@ local more = redis.call('ZRANGE', delayed, 0, -1)
 local reply = remember({'ok', #some + #more})
 drop_all(ready, some)
 drop_all(delayed, more)
-set('bytes', 'charge', 'gets')
-tell_writers()
-if ended() then tell_readers() end
+if writers > now then wake_writers() end
+if readers > now and ended() then wake_readers() end
+save()
 return reply
 """
 _SHUT_DOWN: Final = """
-state.down = 1
 local reply = remember({'ok'})
-set('down')
-tell('news', news)
-tell('space', space)
+down = 1
+wake_readers()
+wake_writers()
 if ARGV[4] == '1' then
   local ids, items = first(places(), math.huge)
   left(items)
-  set('bytes', 'charge', 'gets')
   take(ids, items)
 end
+save()
 return reply
 """
 _SHUT_DOWN_LEASES: Final = """
-state.down = 1
 local reply = remember({'ok'})
-set('down')
-tell('news', news)
-tell('space', space)
+down = 1
+wake_readers()
+wake_writers()
 if ARGV[4] == '1' then
   for _, key in ipairs({ready, delayed, leased}) do drop_all(key, redis.call('ZRANGE', key, 0, -1)) end
-  set('bytes', 'charge', 'gets')
 end
+save()
 return reply
 """
 _FIGURES: Final = """
-return {'ok', ready_count(), state.bytes, state.bytes_put, state.puts, state.gets, state.high, state.returned,
-  places(), state.charge}
+return {'ok', ready_count(), bytes, bytes_put, puts, gets, high, returned, places(), charge}
 """
 _WATCH: Final = """
 if ARGV[4] == 'writers' then
-  if state.down == 1 or fits(places(), math.max(tonumber(ARGV[5]), 1)) then return {'ok'} end
-  await('writers')
-  return {'full', state.space}
+  if down == 1 or (max_messages == 0 or places() < max_messages)
+    and (buffer_size == 0 or charge + math.max(tonumber(ARGV[5]), 1) <= buffer_size) then return {'ok'} end
+  await_space()
+  return {'full', space}
 end
 if ready_count() > 0 or ended() then return {'ok'} end
-await('readers')
-return {'none', state.news, next_due()}
+await_news()
+return {'none', news, next_due()}
 """
 _UNLINK: Final = """
-if redis.call('HGET', meta, 'incarnation') ~= incarnation then return {'gone'} end
 local reply = remember({'ok'})
-for place, name in ipairs({'news', 'space'}) do
-  local last = tonumber(redis.call('HGET', meta, name) or '0')
-  redis.call('XADD', KEYS[3 + place], 'MAXLEN', '1', string.format('%.0f-1', last + 1), 'x', '')
-  redis.call('EXPIRE', KEYS[3 + place], '10')
-end
+wake_readers()
+wake_writers()
+redis.call('EXPIRE', news_stream, '10')
+redis.call('EXPIRE', space_stream, '10')
 redis.call('UNLINK', meta, data)
 for place = 6, #KEYS do redis.call('UNLINK', KEYS[place]) end
 return reply
@@ -401,106 +438,107 @@ _LEASE: Final = """
 local ids, items, priorities = first(tonumber(ARGV[4]), tonumber(ARGV[5]))
 if #items == 0 then
   if ended() then return {'down'} end
-  await('readers')
-  return {'none', state.news, next_due()}
+  await_news()
+  return {'none', news, next_due()}
 end
-local hold, owner, high, low = tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9])
-local deliveries, failures, changed = {}, {}, {}
+local hold, owner, high_half, low_half = tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9])
+local deliveries, failures, known, held = {}, {}, {}, {}
 for place, id in ipairs(ids) do
   local note = note_of(id)
   note[DELIVERIES], note[SINCE] = note[DELIVERIES] + 1, now
-  note[TOKEN] = owner .. ':' .. token_of(high, low + place - 1)
-  deliveries[place], failures[place], changed[place] = note[DELIVERIES], note[FAILURES], note
+  note[TOKEN] = owner .. ':' .. token_of(high_half, low_half + place - 1)
+  deliveries[place], failures[place] = note[DELIVERIES], note[FAILURES]
+  known[2 * place - 1], known[2 * place] = id, cmsgpack.pack(note)
+  held[2 * place - 1], held[2 * place] = note[TOKEN], id
 end
-local reply = remember({'ok', items, priorities, deliveries, failures, high, low, now + hold})
-for place, id in ipairs(ids) do
-  keep(id, changed[place])
-  redis.call('HSET', tokens, changed[place][TOKEN], id)
-  redis.call('ZADD', leased, text(now + hold), id)
-  redis.call('ZREM', ready, id)
-end
-announce(hold)
+local reply = remember({'ok', items, priorities, deliveries, failures, high_half, low_half, now + hold})
+each('HSET', notes, known)
+each('HSET', tokens, held)
+for _, id in ipairs(ids) do plan(leased, id, hold) end
+each('ZREM', ready, ids)
 settled()
 return reply
 """
 #: A serial number has up to 63 bits, and a number in Lua 53, so it travels in two halves.
 _SERIALS: Final = """
-local function token_of(high, low)
-  return text(high + math.floor(low / 4294967296)) .. ':' .. text(low % 4294967296)
+local function token_of(high_half, low_half)
+  return text(high_half + math.floor(low_half / 4294967296)) .. ':' .. text(low_half % 4294967296)
 end
 """
 _RECALL: Final = """
-local owner, high, low = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
-local found = {}
+local owner, high_half, low_half = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
+local ids = {}
 if redis.call('HLEN', tokens) > 0 then
   for place = 0, tonumber(ARGV[7]) - 1 do
-    local id = redis.call('HGET', tokens, owner .. ':' .. token_of(high, low + place))
-    if id then found[#found + 1] = id end
+    local id = redis.call('HGET', tokens, owner .. ':' .. token_of(high_half, low_half + place))
+    if id then ids[#ids + 1] = id end
   end
 end
 local reply = remember({'ok'})
-for _, id in ipairs(found) do release(id, note_of(id), 0) end
-set('returned')
+for _, id in ipairs(ids) do release(id, note_of(id), 0) end
 settled()
 return reply
 """
 _LEAVE: Final = """
-local owner, count = ARGV[4] .. ':', 0
+local owner = ARGV[4] .. ':'
 for _, id in ipairs(redis.call('ZRANGE', leased, 0, -1)) do
   local note = note_of(id)
-  if string.sub(note[TOKEN], 1, #owner) == owner then
-    release(id, note, 0)
-    count = count + 1
-  end
+  if string.sub(note[TOKEN], 1, #owner) == owner then release(id, note, 0) end
 end
-if count > 0 then set('returned') end
 settled()
 return {'ok'}
 """
 _SETTLE: Final = """
 local verdict, delay, reason = ARGV[4], tonumber(ARGV[5]), ARGV[6]
-local ids, lost, seen = {}, {}, {}
+local ids, ended_tokens, lost, seen = {}, {}, {}, {}
 for place = 7, #ARGV do
   local id = redis.call('HGET', tokens, ARGV[place])
   if id and not seen[id] then
     seen[id] = true
-    ids[#ids + 1] = id
+    ids[#ids + 1], ended_tokens[#ended_tokens + 1] = id, ARGV[place]
   else
     lost[#lost + 1] = place - 7
   end
 end
+local items = verdict == '0' and read(ids) or {}
 local reply = remember({'ok', lost})
-for _, id in ipairs(ids) do
-  local note = note_of(id)
-  if verdict == '0' then
-    left({read(id)})
-    end_lease(id, note)
-    forget({id})
-  elseif verdict == '1' then
-    release(id, note, delay)
-  elseif verdict == '2' then
-    fail(id, note, delay, reason)
-  else
-    end_lease(id, note)
-    note[REASON] = reason
-    keep(id, note)
-    bury(id)
+if #ids == 0 then
+  settled()
+  return reply
+end
+changed = true
+if verdict == '0' then
+  left(items)
+  each('HDEL', tokens, ended_tokens)
+  each('ZREM', leased, ids)
+  forget(ids)
+  if writers > now then wake_writers() end
+else
+  for _, id in ipairs(ids) do
+    local note = note_of(id)
+    if verdict == '1' then
+      release(id, note, delay)
+    elseif verdict == '2' then
+      fail(id, note, delay, reason)
+    else
+      end_lease(id, note)
+      note[REASON] = reason
+      keep(id, note)
+      bury(id)
+    end
   end
 end
-set('bytes', 'charge', 'gets', 'returned')
-if verdict == '0' and #ids > 0 then tell_writers() end
 settled()
 return reply
 """
 _EXTEND: Final = """
-local hold, lost, found = tonumber(ARGV[4]), {}, {}
+local hold, lost, ids = tonumber(ARGV[4]), {}, {}
 for place = 5, #ARGV do
   local id = redis.call('HGET', tokens, ARGV[place])
-  if id then found[#found + 1] = id else lost[#lost + 1] = place - 5 end
+  if id then ids[#ids + 1] = id else lost[#lost + 1] = place - 5 end
 end
 local reply = remember({'ok', lost})
-for _, id in ipairs(found) do redis.call('ZADD', leased, text(now + hold), id) end
-announce(hold)
+for _, id in ipairs(ids) do plan(leased, id, hold) end
 settled()
 return reply
 """
@@ -516,20 +554,20 @@ _COUNTS: Final = """
 return {'ok', ready_count(), redis.call('ZCARD', leased), redis.call('ZCARD', delayed), redis.call('ZCARD', dead)}
 """
 _HELD: Final = """
-local found = {}
+local held = {}
 for place, id in ipairs(redis.call('ZRANGE', leased, 0, -1)) do
   local note = note_of(id)
-  found[place] = {note[SINCE], note[DELIVERIES]}
+  held[place] = {note[SINCE], note[DELIVERIES]}
 end
-table.sort(found, function(one, other) return one[1] < other[1] end)
+table.sort(held, function(one, other) return one[1] < other[1] end)
 local reply = {}
-for place = 1, math.min(#found, tonumber(ARGV[4])) do reply[place] = {now - found[place][1], found[place][2]} end
+for place = 1, math.min(#held, tonumber(ARGV[4])) do reply[place] = {now - held[place][1], held[place][2]} end
 return {'ok', reply}
 """
 _RECORD: Final = """
 local function record(id)
   local note = note_of(id)
-  return {read(id), priority_of(id), note[DELIVERIES], note[REASON], number_of(id)}
+  return {read({id})[1], priority_of(id), note[DELIVERIES], note[REASON], number_of(id)}
 end
 """
 _GET_DEAD: Final = """
@@ -537,8 +575,8 @@ local ids, records = redis.call('ZRANGE', dead, 0, 0), {}
 for place, id in ipairs(ids) do records[place] = record(id) end
 local reply = remember({'ok', records})
 drop_all(dead, ids)
-set('bytes', 'charge', 'gets')
-tell_writers()
+if writers > now then wake_writers() end
+save()
 return reply
 """
 _PEEK_DEAD: Final = """
@@ -548,7 +586,7 @@ for place, id in ipairs(ids) do records[place] = record(id) end
 return {'ok', records}
 """
 _REQUEUE: Final = """
-if state.down == 1 then return {'down'} end
+if down == 1 then return {'down'} end
 local ids = redis.call('ZRANGE', dead, 0, tonumber(ARGV[4]) - 1)
 local reply = remember({'ok', #ids})
 for _, id in ipairs(ids) do
@@ -565,13 +603,13 @@ _CLEAR_DEAD: Final = """
 local ids = redis.call('ZRANGE', dead, 0, -1)
 local reply = remember({'ok', #ids})
 drop_all(dead, ids)
-set('bytes', 'charge', 'gets')
-tell_writers()
+if writers > now then wake_writers() end
+save()
 return reply
 """
 
 CREATE: Final = Script(_BEGIN + _CREATE, shrinking=False)
-UNLINK: Final = Script(_BEGIN + _UNLINK)
+UNLINK: Final = Script(_BEGIN + _QUEUE + _UNLINK)
 
 
 class Scripts:

@@ -189,13 +189,14 @@ def test_a_server_that_forgot_messages_is_told_of(
 ) -> None:
     """C7: the next put sees that its number was given before; without logging there is nobody to tell."""
     with created(backend) as queue:
+        forget, forget_all = "\0\1" + "\0" * 12, "\0" * 14  # the queue's figures, of which the second is the number
         for _ in range(3):
             queue.try_put(b"x", 0)
-        ask(server.port, "HSET", KEY, "number", "1")
+        ask(server.port, "HSET", KEY, "kept", forget)
         with caplog.at_level(logging.WARNING, "ipcq"):
             assert queue.try_put(b"y", 0)
         assert "lost at least 2 messages" in caplog.text
-        ask(server.port, "HSET", KEY, "number", "0")
+        ask(server.port, "HSET", KEY, "kept", forget_all)
         monkeypatch.delitem(_channel.sys.modules, "logging")
         assert queue.try_put(b"y", 0)
     assert len(caplog.records) == 1
