@@ -466,6 +466,13 @@ def test_findings_of_a_backend_are_printed(monkeypatch: pytest.MonkeyPatch) -> N
     assert Check("warning", "backend some", "so", "do") in verb._check_backends()
 
 
+def test_a_backend_with_an_error_is_not_called_usable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as a place whose directory is missing."""
+    found = Finding(severity=Severity.ERROR, text="so", fix="do")
+    install_backend(monkeypatch, findings=lambda: [found])
+    assert next(iter(verb._check_backends())) == Check("error", "backend some", "so", "do")
+
+
 def test_backend_whose_checks_fail_hides_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """A third-party plugin."""
 

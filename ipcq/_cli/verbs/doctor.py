@@ -127,13 +127,18 @@ def _check_backend(backend: Backend, subject: str, asked: bool = True) -> Genera
         text, colon, fix = availability.reason.rpartition(": ")
         yield Check(NOTE, subject, text if colon else fix, fix if colon else "")
         return False
-    yield Check(OK, subject, "usable")
+    checks: list[Check] = []
     try:
-        for finding in backend.findings() if asked else ():
-            yield Check(finding.severity.value, subject, redacted(finding.text), redacted(finding.fix))
+        checks += (
+            Check(finding.severity.value, subject, redacted(finding.text), redacted(finding.fix))
+            for finding in (backend.findings() if asked else ())
+        )
     except Exception as error:  # a broken plugin must not hide the findings of others
         reraise_from_handler(error)
-        yield Check(WARNING, subject, redacted(f"its checks failed: {type(error).__name__}: {error}"))
+        checks.append(Check(WARNING, subject, redacted(f"its checks failed: {type(error).__name__}: {error}")))
+    if all(each.severity != ERROR for each in checks):
+        yield Check(OK, subject, "usable")
+    yield from checks
     return True
 
 
