@@ -22,7 +22,8 @@ from ipcq.backend import (
 from ipcq.errors import MessageQueueError
 from ipcq_redis._channel import RedisChannel
 from ipcq_redis._client import REMEMBERED, Client
-from ipcq_redis._scripts import LEASE_KEYS, LEASES
+from ipcq_redis._lease_scripts import LEASES
+from ipcq_redis._scripts import LEASE_KEYS
 
 #: Seconds for which `close` tries to give leases back; otherwise they end with their holds.
 _CLOSE_SECONDS: Final = 1.0
