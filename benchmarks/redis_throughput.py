@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
@@ -177,7 +178,8 @@ def another(verb: str, name: str, port: int, count: int) -> Iterator[Callable[[]
     """Start another process, and yield what reads its lines."""
     command = [sys.executable, __file__, verb, name, str(port), str(count)]
     # The worker of RQ imports this file.
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    path = [str(Path(__file__).parent), *filter(None, sys.path)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         if process.stdout is None or process.stdout.readline() != "ready\n":
             raise RuntimeError("the other process did not start")

@@ -45,9 +45,10 @@ class Interruption:
     def _raise_after_call(self, frame: FrameType) -> None:
         code, last = frame.f_code, self._last.get(frame)
         place = (code, frame.f_lasti)
-        # CPython calls handlers nowhere else, but at the end of a loop's body.
+        # CPython calls handlers nowhere else, but at the end of a loop's body, and not after a call that has failed.
         handles = last is None or opname[code.co_code[last]].startswith("CALL")
-        if handles and not self._place and place not in self._seen:
+        failed = opname[code.co_code[frame.f_lasti]] == "PUSH_EXC_INFO"
+        if handles and not failed and not self._place and place not in self._seen:
             self._seen.add(place)
             self._place = f"{code.co_filename}:{frame.f_lineno}"
             raise Interrupted

@@ -107,6 +107,21 @@ def test_a_lease_whose_message_was_dropped_is_lost() -> None:
     assert model(*calls, ("settle", {"which": 0, "how": "ack"}), shutdown=True) == ("raised", "LeaseLost")
 
 
+@pytest.mark.needs("memory")
+def test_a_dead_letter_is_taken_as_the_model_says() -> None:
+    """Its item is not compared: it may be one that cannot be decoded."""
+    put = ("put", {"item": 1, "priority": 0})
+    calls = put, ("lease", {}), ("settle", {"which": 0, "how": "reject"}), ("get_dead", {}), ("get_dead", {})
+    letter = model(*calls[:-1], leases=True)
+    assert letter == ("returned", [0, 1])
+    assert model(*calls, leases=True) == ("raised", "QueueEmpty")
+    trace = [("renew", 0, {}), *((call, 0, arguments) for call, arguments in calls)]
+    assert replay(trace, "memory", {**machine.LeaseMachine.options, "leases": True})[-2:] == [
+        letter,
+        ("raised", "QueueEmpty"),
+    ]
+
+
 def test_a_slot_without_a_handle_does_nothing() -> None:
     """On the backend as in the model."""
     step = ("get_message", 0, {})

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -42,6 +43,21 @@ def test_waiting_in_slices_takes_the_whole_patience(alone: "ipcq.Queue[object]",
     with pytest.raises(ipcq.QueueEmpty):
         worker.consume()
     worker.end()
+
+
+def test_a_batch_that_may_be_stored_is_not_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection was lost before the server's answer."""
+
+    def put_many(*_: object, **_options: object) -> int:
+        raise ipcq.ConnectionLost("no answer", outcome="unknown")
+
+    far = SimpleNamespace(put_many=put_many, capabilities=ipcq.Capabilities(scope=ipcq.Scope.NETWORK))
+    worker = Worker(far, str(tmp_path / "1.ledger"), 1, batch=2)
+    monkeypatch.setattr(worker._dice, "random", lambda: 0.0)  # a short timeout
+    worker.produce()
+    worker.end()
+    entries = (tmp_path / "1.ledger").read_text().splitlines()
+    assert {line[:1] for line in entries} == {"?", "."}
 
 
 def test_messages_left_by_a_storm_are_taken(alone: "ipcq.Queue[object]", tmp_path: Path) -> None:
