@@ -87,7 +87,6 @@ def test_the_summary_has_the_floors_in_one_thread(python: str) -> None:
     assert {"ring, C", "ipcq shm"} <= set(SUMMARY[python]["same_thread"]["results"]["64B"])
 
 
-@pytest.mark.xfail(strict=True, reason="the next run of `nox -s summary` measures it")
 def test_the_summary_has_leases_beside_those_of_peers() -> None:
     """On the Python that has all workloads."""
     measured = {name for name, each in KEPT["leases"]["results"].items() if "declined" not in each}
