@@ -78,11 +78,12 @@ def line_of(error: BaseException) -> str:
         text = "interrupted"
     elif isinstance(error, MessageQueueError):
         detail = error.detail or error.wording
+        prefix, _, suffix = str(error).rpartition(detail)
         # "auto" was requested, but nothing can fail on a backend of that name.
-        prefix = str(error).removesuffix(detail).replace(" on backend 'auto'", "")
+        prefix = prefix.replace(" on backend 'auto'", "")
         if isinstance(error, QueueNotFound):
             detail = "no such queue: `ipcq ls` lists existing queues"
-        text = prefix + in_shell_words(USELESS_ADVICE.sub("", detail))
+        text = prefix + in_shell_words(USELESS_ADVICE.sub("", detail)) + suffix
     else:
         text = str(error)
     return "; ".join([text, *getattr(error, "__notes__", ())])

@@ -103,6 +103,12 @@ def test_line_leaves_the_name_of_the_queue_alone() -> None:
     assert line_of(ipcq.QueueFull("full", queue="/backend=1")) == "queue '/backend=1': full"
 
 
+def test_line_of_a_lost_connection_says_once_what_happened_and_then_its_outcome() -> None:
+    """The outcome comes after the detail."""
+    error = ipcq.ConnectionLost("no answer", queue="/x", outcome="not done")
+    assert line_of(error) == "queue '/x': no answer; nothing was done: try again when the server answers"
+
+
 def test_line_of_a_missing_queue_names_the_way_out() -> None:
     """The core suggests Python; the command line suggests a command."""
     error = ipcq.QueueNotFound(queue="/x")
