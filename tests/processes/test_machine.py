@@ -122,6 +122,13 @@ def test_a_dead_letter_is_taken_as_the_model_says() -> None:
     ]
 
 
+@pytest.mark.parametrize(("how", "counts"), [("delay", [0, 0, 1, 0]), ("fail", [1, 0, 0, 0])])
+def test_a_job_that_is_given_back_is_ready_or_delayed(how: str, counts: list[int]) -> None:
+    """The model counts the messages that are ready, leased, delayed, and dead."""
+    calls = ("put", {"item": 1, "priority": 0}), ("lease", {}), ("settle", {"which": 0, "how": how}), ("count", {})
+    assert model(*calls, leases=True) == ("returned", counts)
+
+
 def test_a_slot_without_a_handle_does_nothing() -> None:
     """On the backend as in the model."""
     step = ("get_message", 0, {})
