@@ -218,7 +218,7 @@ class RedisChannel(RemoteChannel):
         self._waiting.add(connection)
         try:
             milliseconds = int((until - monotonic()) * 1000)
-            if self._wakes == wakes and milliseconds > 0:  # 0 would wait for ever
+            if self._wakes == wakes and milliseconds > 0:  # 0 means no timeout
                 command = ("XREAD", "COUNT", 1, "BLOCK", milliseconds, "STREAMS", stream, f"{last.number}-1")
                 connection.ask([command], until + _LATE_SECONDS)
             done = True

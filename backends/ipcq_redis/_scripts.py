@@ -206,7 +206,7 @@ end
 """
 
 
-#: The messages of a batch of takes, with the size in bytes after which it ends.
+#: Parameters: priority, delay in microseconds, and the messages.
 PUT: Final = """
 if down == 1 then return {'down'} end
 local priority, delay = tonumber(ARGV[4]), tonumber(ARGV[5])

@@ -65,7 +65,7 @@ def test_a_shutdown_is_found_though_the_fifo_is_silent(backend: SqliteBackend, p
 
 
 def test_an_unlink_is_found_though_the_fifo_is_silent(backend: SqliteBackend, polled: Any, verb: str) -> None:
-    """C17: a take from an unlinked queue raises, and does not poll for ever."""
+    """C17: a take from an unlinked queue raises, and does not poll forever."""
     backend.unlink("/jobs")
     _fifo.silence(polled._messages)
     with pytest.raises(QueueGone):

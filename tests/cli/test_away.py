@@ -77,7 +77,7 @@ def test_no_verb_asks_the_server(run: Run, away: Away, queue: Queue, verb: str) 
 
 def test_a_name_is_completed_without_the_server(away: Away, queue: Queue) -> None:
     """A shell would hang at the tab key."""
-    assert queue.name in _options.complete_name(None, None, queue.name)  # type: ignore[arg-type]
+    assert queue.name in _options.complete_name(None, None, queue.name)
     assert away.questions == 0
 
 

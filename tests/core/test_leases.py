@@ -465,7 +465,7 @@ def test_many_dead_letters_are_looked_at_in_pages(queue: Handle) -> None:
 
 
 def test_a_dead_letter_can_be_waited_for(queue: Handle) -> None:
-    """C10: get waits for the next one, but not for ever."""
+    """C10: get waits for the next one, but not forever."""
     with pytest.raises(ipcq.QueueEmpty, match="no dead letter"):
         queue.dead().get(timeout=0.01)
     with pytest.raises(ipcq.QueueEmpty):

@@ -14,7 +14,7 @@
  *     counted    the failures of a message are the holds of it that ended by death or by the clock. A kill in the
  *                middle of a lease counts as one just after it
  *     returned   no message stays with a dead participant
- *     ended      the end of a shut-down queue is noticed: nobody waits for it for ever, and nobody sees it early
+ *     ended      the end of a shut-down queue is noticed: nobody waits for it forever, and nobody sees it early
  *
  * Left out: the order of messages, delays (they are returned like holds), and all that is derived; `rebuild` is one step
  * here, because it changes nothing but that, and crash.c takes it apart. The lock is one step; lock.pml has its steps.

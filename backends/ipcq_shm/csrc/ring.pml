@@ -12,7 +12,7 @@
  *     kept       a put that returned is got, or still there, or was taken by a consumer that was killed before it
  *                returned; at most one for each that was killed
  *     counted    the mark of a position counts the messages up to it
- *     awake      nobody sleeps for ever beside work: with SLICE_QUIET, a slice ends only when everybody sleeps and once
+ *     awake      nobody sleeps forever beside work: with SLICE_QUIET, a slice ends only when everybody sleeps and once
  *                after each change, so that whoever is stuck is an invalid end state
  *     healed     the count of sleepers exceeds what there can be by one for each wake at most, so that who
  *                rings for nothing brings it down again

@@ -262,9 +262,12 @@ class Leases(Holders, DeadLetters):
             serializers.register(4294967294, "contract-interrupted", bytes, decode_or_interrupt)
         queue = self.create_leasing(serializer="contract-interrupted")
         queue.put(b"job")
-        interrupts.append(KeyboardInterrupt)
-        with pytest.raises(KeyboardInterrupt):
-            queue.lease(timeout=HANG)
+        interrupts[:] = [KeyboardInterrupt]
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                queue.lease(timeout=HANG)
+        finally:
+            interrupts.clear()  # one that was not raised would end a later run of this test, and all of pytest with it
         assert queue.get(timeout=WOKEN) == b"job"
 
     # Fencing
