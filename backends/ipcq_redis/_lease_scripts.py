@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from ipcq_redis._scripts import BEGIN, PUT, QUEUE, WITH_IDS, Script, Scripts
+from ipcq_redis._scripts import BEGIN, LEFT, PUT, QUEUE, SHUTTING_DOWN, TAKING, WITH_IDS, Script, Scripts
 
 _LEASES: Final = """
 local leased, delayed, dead, notes, tokens = KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11]
@@ -119,10 +119,6 @@ save()
 return reply
 """
 _SHUT_DOWN_LEASES: Final = """
-local reply = remember({'ok'})
-down = 1
-wake_readers()
-wake_writers()
 if ARGV[4] == '1' then
   for _, key in ipairs({ready, delayed, leased}) do drop_all(key, redis.call('ZRANGE', key, 0, -1)) end
 end
@@ -130,12 +126,6 @@ save()
 return reply
 """
 _LEASE: Final = """
-local ids, items, priorities = first(tonumber(ARGV[4]), tonumber(ARGV[5]))
-if #items == 0 then
-  if ended() then return {'down'} end
-  await_news()
-  return {'none', news, next_due()}
-end
 local hold, owner, high_half, low_half = tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9])
 local deliveries, failures, known, held = {}, {}, {}, {}
 for place, id in ipairs(ids) do
@@ -270,9 +260,6 @@ local ids, records = redis.call('ZRANGE', dead, 0, 0), {}
 for place, id in ipairs(ids) do records[place] = record(id) end
 local reply = remember({'ok', records})
 drop_all(dead, ids)
-if writers > now then wake_writers() end
-save()
-return reply
 """
 _PEEK_DEAD: Final = """
 local records = {}
@@ -298,9 +285,6 @@ _CLEAR_DEAD: Final = """
 local ids = redis.call('ZRANGE', dead, 0, -1)
 local reply = remember({'ok', #ids})
 drop_all(dead, ids)
-if writers > now then wake_writers() end
-save()
-return reply
 """
 
 
@@ -313,8 +297,8 @@ class LeaseScripts(Scripts):
         dropping, giving = begin + _DROP_DELAYED, begin + _SERIALS
         self.put = Script(begin + _STORE_DELAYED + PUT, shrinking=False)
         self.clear = Script(dropping + _CLEAR_LEASES)
-        self.shut_down = Script(dropping + _SHUT_DOWN_LEASES)
-        self.lease = Script(giving + _LEASE)
+        self.shut_down = Script(dropping + SHUTTING_DOWN + _SHUT_DOWN_LEASES)
+        self.lease = Script(giving + TAKING + _LEASE)
         self.recall = Script(giving + _RECALL)
         self.leave = Script(begin + _LEAVE)
         self.settle = Script(begin + _SETTLE)
@@ -323,10 +307,10 @@ class LeaseScripts(Scripts):
         self.tend = Script(begin + _TEND)
         self.counts = Script(begin + _COUNTS)
         self.held = Script(begin + _HELD)
-        self.get_dead = Script(dropping + _RECORD + _GET_DEAD)
+        self.get_dead = Script(dropping + _RECORD + _GET_DEAD + LEFT)
         self.peek_dead = Script(begin + _RECORD + _PEEK_DEAD)
         self.requeue = Script(begin + _REQUEUE, shrinking=False)
-        self.clear_dead = Script(dropping + _CLEAR_DEAD)
+        self.clear_dead = Script(dropping + _CLEAR_DEAD + LEFT)
 
 
 LEASES: Final = LeaseScripts()

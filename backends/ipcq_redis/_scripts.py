@@ -234,13 +234,16 @@ if readers > now then wake_readers() end
 save()
 return reply
 """
-_GET: Final = """
+#: Begins a take. Parameters: the most messages, and the size in bytes after which it ends.
+TAKING: Final = """
 local ids, items, priorities = first(tonumber(ARGV[4]), tonumber(ARGV[5]))
 if #items == 0 then
   if ended() then return {'down'} end
   await_news()
   return {'none', news, next_due()}
 end
+"""
+_GET: Final = """
 local reply = remember({'ok', items, priorities})
 left(items)
 take(ids, items)
@@ -254,20 +257,26 @@ local ids, items, priorities = first(1, 1)
 if #items == 0 then return {ended() and 'down' or 'none'} end
 return {'ok', items, priorities}
 """
+#: Ends an operation after which messages have left.
+LEFT: Final = """
+if writers > now then wake_writers() end
+save()
+return reply
+"""
 _CLEAR: Final = """
 local ids, items = first(places(), math.huge)
 local reply = remember({'ok', #items})
 left(items)
 take(ids, items)
-if writers > now then wake_writers() end
-save()
-return reply
 """
-_SHUT_DOWN: Final = """
+#: Begins a shutdown. Parameter: 1 to drop the messages.
+SHUTTING_DOWN: Final = """
 local reply = remember({'ok'})
 down = 1
 wake_readers()
 wake_writers()
+"""
+_SHUT_DOWN: Final = """
 if ARGV[4] == '1' then
   local ids, items = first(places(), math.huge)
   left(items)
@@ -320,10 +329,10 @@ class Scripts:
     def __init__(self, kind: str) -> None:
         begin = BEGIN + QUEUE + kind
         self.put = Script(begin + PUT, shrinking=False)
-        self.get = Script(begin + _GET)
+        self.get = Script(begin + TAKING + _GET)
         self.peek = Script(begin + _PEEK)
-        self.clear = Script(begin + _CLEAR)
-        self.shut_down = Script(begin + _SHUT_DOWN)
+        self.clear = Script(begin + _CLEAR + LEFT)
+        self.shut_down = Script(begin + SHUTTING_DOWN + _SHUT_DOWN)
         self.figures = Script(begin + _FIGURES)
         self.watch = Script(begin + _WATCH)
 
