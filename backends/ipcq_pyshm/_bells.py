@@ -29,7 +29,7 @@ from functools import cache
 from time import sleep
 from typing import Any, Final
 
-from ipcq.backend import importing, no_fork, reraise_from_handler
+from ipcq.backend import importing, reraise_from_handler
 from ipcq_pyshm import _file
 from ipcq_pyshm._layout import BELL, BELLS_AT
 
@@ -173,7 +173,8 @@ class Kernel:
 
 
 @cache
-def _kernel() -> Kernel | None:
+def kernel_here() -> Kernel | None:
+    """Return the kernel's part in bells, or None if they cannot be used here. It imports, so no lock may be held."""
     if sys.platform != "linux" or sys.maxsize < 1 << 32 or os.uname().machine not in _NUMBERS:
         return None
     try:
@@ -183,18 +184,20 @@ def _kernel() -> Kernel | None:
         return None
 
 
-def bells_of(descriptor: int) -> Bells | None:
-    """Return the bells of a queue, or None if they cannot be used here."""
-    kernel = _kernel()
+def bells_of(descriptor: int, kernel: Kernel | None) -> Bells | None:
+    """Return the bells of a queue, or None if they cannot be used here.
+
+    Call it under `no_fork`, and keep the result before the lock is released: a child forked in between would have a
+    mapping that nobody knows.
+    """
     if kernel is None:
         return None
     try:
-        with no_fork:
-            own = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                return Bells(descriptor, kernel, kernel.map(own))
-            finally:
-                os.close(own)
+        own = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return Bells(descriptor, kernel, kernel.map(own))
+        finally:
+            os.close(own)
     except OSError as error:
         reraise_from_handler(error)
         return None

@@ -60,7 +60,7 @@ from ipcq.backend import (
 )
 from ipcq.errors import CorruptQueue, MessageQueueError, QueueGone, QueueShutDown, TimedOutError, Unsupported
 from ipcq_pyshm import _file, _lock, _segment
-from ipcq_pyshm._bells import ALL, MESSAGES, RESET, SET, SPACE, Bells, bell_at, bells_of
+from ipcq_pyshm._bells import ALL, MESSAGES, RESET, SET, SPACE, Bells, bell_at, bells_of, kernel_here
 from ipcq_pyshm._heap import Heap
 from ipcq_pyshm._layout import (
     BELL,
@@ -166,7 +166,9 @@ class PyshmChannel(Channel):
         self._begin()
         self._is_open = True
         belongs(self, descriptor)
-        self._bells = bells_of(descriptor)
+        kernel = kernel_here()
+        with no_fork:
+            self._bells = bells_of(descriptor, kernel)
 
     def _order_in(self, geometry: Geometry) -> Order[Any]:
         order = Heap if self.attributes.priorities else Ring

@@ -15,9 +15,10 @@ import pytest
 import ipcq
 from backends import pyshm
 from backends.pyshm import HANG_SECONDS, Handle, attach, create, read_file, write_file
+from ipcq.backend import no_fork
 from ipcq.errors import QueueGone, QueueShutDown
 from ipcq_pyshm import _bells, _channel, _file, _place, _segment
-from ipcq_pyshm._bells import ALL, MESSAGES, RESET, SET, SPACE, Bells, bell_at, bells_of
+from ipcq_pyshm._bells import ALL, MESSAGES, RESET, SET, SPACE, Bells, bell_at, bells_of, kernel_here
 from ipcq_pyshm._layout import DATA_AT, RECORD
 
 name, queue = pyshm.name, pyshm.queue
@@ -187,7 +188,7 @@ import os, signal, sys, time
 import ipcq
 from ipcq_pyshm import _bells, _channel
 name, who, number = sys.argv[1], sys.argv[2], signal.Signals[sys.argv[3]]
-kernel = _bells._kernel()
+kernel = _bells.kernel_here()
 kernel_wait = kernel.wait
 _channel._SHARE_WITH_BELL = 1e9  # sleep for a whole slice
 
@@ -350,7 +351,7 @@ def test_a_queue_whose_bells_cannot_be_mapped_has_none() -> None:
     """The system may limit the number of mappings; waits then poll."""
     number = os.open("/dev/null", os.O_RDWR)  # cannot be mapped
     try:
-        assert bells_of(number) is None
+        assert bells_of(number, kernel_here()) is None
     finally:
         os.close(number)
 
@@ -373,9 +374,9 @@ def no_kernel(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -
         monkeypatch.setitem(sys.modules, "ctypes", None)
     else:
         monkeypatch.setattr(_bells, "_NUMBERS", {})
-    _bells._kernel.cache_clear()
+    _bells.kernel_here.cache_clear()
     yield
-    _bells._kernel.cache_clear()
+    _bells.kernel_here.cache_clear()
 
 
 @pytest.mark.parametrize("no_kernel", ["ctypes", "architecture"], indirect=True)
@@ -392,7 +393,29 @@ def test_without_bells_a_wait_polls(no_kernel: None, name: str) -> None:
 @with_bells
 def test_a_file_that_cannot_be_mapped_has_no_bells() -> None:
     """If memory runs out, for example, an open still succeeds."""
-    assert bells_of(-1) is None
+    assert bells_of(-1, kernel_here()) is None
+
+
+@with_bells
+def test_no_child_has_a_mapping_that_nobody_knows(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C35: no other thread can fork before the channel has its bells."""
+    could_fork: list[bool] = []
+
+    def try_to_fork() -> None:
+        could_fork.append(no_fork.acquire(timeout=0))
+        if could_fork[-1]:
+            no_fork.release()
+
+    def watched(*arguments: Any) -> Bells | None:
+        bells = bells_of(*arguments)
+        thread = threading.Thread(target=try_to_fork)
+        thread.start()
+        thread.join()
+        return bells
+
+    monkeypatch.setattr(_channel, "bells_of", watched)
+    with create(name):
+        assert could_fork == [False]
 
 
 @with_bells
