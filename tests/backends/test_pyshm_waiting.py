@@ -42,7 +42,7 @@ def is_set(name: str, bell: int) -> bool:
 @pytest.fixture
 def only_bells(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make a wait last longer than a test unless a bell ends it."""
-    monkeypatch.setattr(_channel, "_SPIN_SECONDS", 0.0)
+    monkeypatch.setattr(_channel, "_SPIN_SECONDS", HANG_SECONDS)
     monkeypatch.setattr(_channel, "_SHARE_WITH_BELL", 1e9)
 
 
@@ -462,6 +462,8 @@ def test_a_wait_polls_before_it_sleeps(queue: Handle, monkeypatch: pytest.Monkey
 
     def pread(descriptor: int, size: int, at: int) -> bytes:
         reads.append(at)
+        if len(reads) == 3:
+            queue.put(b"x")
         return whole(descriptor, size, at)
 
     def sleep(*_: object) -> None:
@@ -470,10 +472,11 @@ def test_a_wait_polls_before_it_sleeps(queue: Handle, monkeypatch: pytest.Monkey
     monkeypatch.setattr(_file, "pread", pread)
     monkeypatch.setattr(_channel, "sleep", sleep)
     monkeypatch.setattr(_bells, "sleep", sleep)
+    monkeypatch.setattr(_bells.Kernel, "wait", sleep)
     monkeypatch.setattr(_channel, "_SPIN_SECONDS", HANG_SECONDS)
     now = time.monotonic()
-    queue._channel.wait_readable(now, now + 0.01)
-    assert len(reads) > 1
+    queue._channel.wait_readable(now, now + HANG_SECONDS)
+    assert queue.get_nowait() == b"x"
 
 
 # The cost of a message
