@@ -166,17 +166,16 @@ class SqliteChannel(Channel):
         return self._write(patience, steps, synced=synced)
 
     def _surely(self, *steps: Step) -> Rows:
-        return self._sure(self._write_due(LONG_PATIENCE, lambda: steps))
-
-    def _sure(self, rows: Rows | None) -> Rows:
-        if rows is None:
-            raise self._database.held_up()
-        return rows
+        return self._database.sure(self._write_due(LONG_PATIENCE, lambda: steps))
 
     def _read(self, *steps: Step) -> Rows:
+        return self._database.sure(self._read_within(LONG_PATIENCE, *steps))
+
+    def _read_within(self, patience: float, *steps: Step) -> Rows | None:
+        """Execute statements that write nothing; return their rows, or None if the lock is held."""
         self._check()
         try:
-            return self._database.read(*steps)
+            return self._database.read(patience, *steps)
         except MessageQueueError:
             self._check()
             raise
@@ -252,7 +251,10 @@ class SqliteChannel(Channel):
         if not self._found_nothing or _fifo.is_ringing(self._messages):
             return False
         # A silent FIFO is no proof: a process may have been killed between emptying it and its commit.
-        state = State(*SqliteChannel._read(self, STATE)[0][0])
+        found = self._read_within(PATIENCE, STATE)
+        if found is None:
+            return True
+        state = State(*found[0][0])
         return not (state.ready or state.ended)
 
     def _left(self, state: State, count: int, charge: int) -> None:

@@ -5,7 +5,7 @@ import os
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from ipcq.backend import (
     Attributes,
@@ -21,7 +21,7 @@ from ipcq.backend import (
 from ipcq.errors import CorruptQueue, MessageQueueError, QueueExists, QueueNotFound, VersionMismatch
 from ipcq_sqlite import CAPABILITIES, DURABILITIES, _place, _schema
 from ipcq_sqlite._channel import SqliteChannel
-from ipcq_sqlite._database import Database, check_descriptors
+from ipcq_sqlite._database import LONG_PATIENCE, Database, check_descriptors
 from ipcq_sqlite._descriptor import BriefFile
 from ipcq_sqlite._errors import explained_error
 from ipcq_sqlite._lease_channel import SqliteLeaseChannel
@@ -150,7 +150,7 @@ def _opened(link: str, path: str) -> Channel:
 
 
 def _read_made(path: str, database: Database) -> Attributes:
-    ((application, version),) = database.read((_schema.READ_VERSION, ()))[0]
+    ((application, version),) = _rows(database, _schema.READ_VERSION)
     if application != _schema.APPLICATION_ID:
         raise CorruptQueue(f"{path}/{_place.DATABASE} is not a database of ipcq: unlink and recreate the queue")
     if version != _schema.VERSION:
@@ -158,7 +158,7 @@ def _read_made(path: str, database: Database) -> Attributes:
             f"its database has version {version}, and this ipcq needs {_schema.VERSION}: "
             "take its messages out with the version of ipcq that created it, then unlink it"
         )
-    made = database.read((_schema.READ_MADE, ()))[0]
+    made = _rows(database, _schema.READ_MADE)
     if len(made) != 1:
         raise CorruptQueue
     messages, size, buffer, priorities, leases, most_deliveries, durability, mode = made[0]
@@ -174,3 +174,8 @@ def _read_made(path: str, database: Database) -> Attributes:
         max_deliveries=most_deliveries,
         options={"durability": durability},
     )
+
+
+def _rows(database: Database, statement: str) -> list[Any]:
+    (rows,) = database.sure(database.read(LONG_PATIENCE, (statement, ())))
+    return rows

@@ -13,7 +13,8 @@ void after a power cut. Every transaction says in its own call in C whether it i
 for it, whatever has interrupted that one. A finaliser that runs inside may only ask for a sync.
 
 *Locks.* SQLite lets one connection write at a time. A transaction that finds the lock held tries again after short
-pauses, for a limited time. It does not hold the lock of its channel meanwhile.
+pauses, for a limited time. It does not hold the lock of its channel meanwhile. `_index` tells of one lock beforehand for
+which SQLite itself would wait for long.
 
 *Checkpoints.* Before version 3.51.3, SQLite can lose transactions if one begins the journal anew while another
 connection is in a checkpoint: https://sqlite.org/wal.html#walresetbug. So no connection makes checkpoints by itself.
@@ -37,7 +38,7 @@ from functools import partial
 from itertools import repeat
 from operator import call
 from time import monotonic
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 from urllib.parse import quote
 
 from ipcq.backend import (
@@ -54,6 +55,7 @@ from ipcq.backend import (
 from ipcq.errors import MessageQueueError, TimedOutError
 from ipcq_sqlite import _place, _schema
 from ipcq_sqlite._errors import damaged, explained_error, is_busy
+from ipcq_sqlite._index import WRITE_LOCK_AT, index_of, is_changing
 
 #: Not gevent's, which lets other greenlets run.
 _sleep = original("time", "sleep")
@@ -62,6 +64,7 @@ _sleep = original("time", "sleep")
 Step: TypeAlias = tuple[str, Any]
 #: The rows of each statement.
 Rows: TypeAlias = list[list[Any]]
+_Found = TypeVar("_Found")
 
 #: Seconds for which a put or a get tries to get the lock.
 PATIENCE: Final = 0.1
@@ -74,8 +77,6 @@ _ASK_SECONDS: Final = 0.002
 #: Seconds for which a fork waits for the thread that uses a connection.
 _FORK_SECONDS: Final = 1.0
 
-#: The byte of the index that is locked by the connection that writes (walIndex in SQLite's wal.c).
-_WRITE_LOCK_AT: Final = 120
 #: Bytes of the journal after which a write copies it into the database, about 1,000 pages. Others wait for it.
 _JOURNAL_BYTES: Final = 1 << 22
 #: Descriptors that SQLite needs at a time.
@@ -123,6 +124,7 @@ class Database:
         self._relieve: Callable[[], object] = list
         self._lock = NativeRLock()
         self._connection: sqlite3.Connection | None = None
+        self._index: int | None = None
         self._connecting = self._executing = self._crossed = False
         self._durable = self._owes_sync = False
         # When the lock was first found held, by `time.monotonic`; 0 while it is free.
@@ -150,22 +152,21 @@ class Database:
                 self._owes_sync = self._patiently(PATIENCE, lambda: [(_schema.TOUCH, ())], self._transaction) is None
         return rows
 
-    def read(self, *steps: Step) -> Rows:
-        """Execute statements that write nothing, each by itself.
+    def read(self, patience: float, *steps: Step) -> Rows | None:
+        """Execute statements that write nothing, each by itself; return their rows, or None as `write` does.
 
-        Raises:
-            TimedOutError: A process has held a lock for too long.
+        A process that is stopped while it changes the index of the journal holds up those that read, too.
         """
-        rows = self._patiently(LONG_PATIENCE, lambda: steps, self._execute)
-        if rows is None:
-            raise self.held_up()
-        return rows
+        return self._patiently(patience, lambda: steps, self._execute)
 
     def _at_once(
         self, steps: Callable[[], Sequence[Step]], execute: Callable[[sqlite3.Connection, Sequence[Step]], Rows]
-    ) -> Rows:
+    ) -> Rows | None:
         with self._lock:
-            rows = execute(self._connected(), steps())
+            connection = self._connected()
+            if self._index is not None and is_changing(self._index):
+                return None
+            rows = execute(connection, steps())
         self._busy_since = 0.0
         return rows
 
@@ -178,25 +179,27 @@ class Database:
         retries, relieved = _Retries(self, patience), False
         while True:
             try:
-                return self._at_once(steps, execute)
+                rows = self._at_once(steps, execute)
             except sqlite3.ProgrammingError as error:
                 reraise_from_handler(error)
                 if "closed" not in str(error):
                     raise explained_error(error, self._path) from error
                 # A handler of this thread has forked before the statements. They run on the next connection.
+                continue
             except UnicodeDecodeError as error:  # SQLite quotes bytes of a damaged schema in the text of its error
                 reraise_from_handler(error)
                 raise damaged(error, self._path) from error
             except sqlite3.Error as error:
                 reraise_from_handler(error)
-                if is_busy(error):
-                    if not retries.pause():
-                        return None
-                elif _FUNCTION_FAILED in str(error) and not relieved:
+                if _FUNCTION_FAILED in str(error) and not relieved:
                     relieved = True
                     self._relieve()
-                else:
+                    continue
+                if not is_busy(error):
                     raise explained_error(error, self._path) from error
+                rows = None
+            if rows is not None or not retries.pause():
+                return rows
 
     def _unsynced_transaction(self, connection: sqlite3.Connection, steps: Sequence[Step]) -> Rows:
         # A finaliser must not decide for the transaction that it interrupts before this has begun.
@@ -294,6 +297,7 @@ class Database:
                 connection.execute(f"PRAGMA {pragma}").close()
             if self._prepare is not None:
                 self._prepare(connection)
+            self._index = index_of(self._path)
         except BaseException:
             connection.close()
             raise
@@ -312,8 +316,7 @@ class Database:
         # Connect again, so that no handler that forks closes a connection that is half prepared.
         self.close()
         self._prepare, self._relieve, self._durable = prepare, relieve, synced
-        if self._patiently(LONG_PATIENCE, tuple, self._execute) is None:
-            raise self.held_up()
+        self.sure(self._patiently(LONG_PATIENCE, tuple, self._execute))
 
     # Others
 
@@ -325,8 +328,17 @@ class Database:
         """Note that the lock was found held."""
         self._busy_since = self._busy_since or now
 
-    def held_up(self) -> TimedOutError:
-        """Return the error for a call that cannot return "not now"."""
+    def sure(self, found: _Found | None) -> _Found:
+        """Return the result of a call that cannot return "not now".
+
+        Raises:
+            TimedOutError: There is none, because the lock was held.
+        """
+        if found is None:
+            raise self._held_up()
+        return found
+
+    def _held_up(self) -> TimedOutError:
         holder = self.holder()
         if holder is not None:
             return TimedOutError(f"{holder}: {holder.way_out}")
@@ -439,7 +451,7 @@ def _is_write_lock(words: list[str], device: str) -> bool:
     # 1: POSIX  ADVISORY  WRITE 4711 00:1b:32 120 120
     if words[1] != "POSIX" or words[3] != "WRITE" or words[5] != device:
         return False
-    return int(words[6]) <= _WRITE_LOCK_AT and (words[7] == "EOF" or int(words[7]) >= _WRITE_LOCK_AT)
+    return int(words[6]) <= WRITE_LOCK_AT and (words[7] == "EOF" or int(words[7]) >= WRITE_LOCK_AT)
 
 
 def check_descriptors() -> None:

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 #: In place of `max_deliveries`.
 _NO_BOUND: Final = 1 << 62
 
+_NEXT_DUE: Final[Step] = (_schema.NEXT_DUE, ())
+
 
 class SqliteLeaseChannel(SqliteChannel, LeaseChannel):
     _owners: Owners
@@ -89,14 +91,19 @@ class SqliteLeaseChannel(SqliteChannel, LeaseChannel):
     # Steps
 
     def _write_due(self, patience: float, steps: Callable[[], Sequence[Step]], *, synced: bool = True) -> Rows | None:
-        first = self._ending()
+        first = self._ending(patience)
+        if first is None:
+            return None
         rows = self._write(patience, lambda: (*first(), *steps()), synced=synced)
         if rows is None:
             return None
         return rows[len(first()) :]
 
-    def _ending(self) -> Callable[[], tuple[Step, ...]]:
-        dead = self._find_dead()
+    def _ending(self, patience: float) -> Callable[[], tuple[Step, ...]] | None:
+        """Return what yields the statements that return what is over, or None if the lock is held."""
+        dead = self._find_dead(patience)
+        if dead is None:
+            return None
 
         def steps() -> tuple[Step, ...]:
             values = {"now": monotonic(), "bound": self._bound, "reason": HOLD_ENDED}
@@ -108,33 +115,38 @@ class SqliteLeaseChannel(SqliteChannel, LeaseChannel):
 
         return steps
 
-    def _find_dead(self) -> list[int]:
-        """Return the owners that have died, unless this channel has just looked."""
+    def _find_dead(self, patience: float) -> list[int] | None:
+        """Return the owners that have died, unless this channel has just looked; None if the lock is held."""
         if not self._owners.is_time():
             return []
-        return self._owners.dead([number for (number,) in super()._read((_schema.OWNERS, ()))[0]])
+        found = self._read_within(patience, (_schema.OWNERS, ()))
+        return None if found is None else self._owners.dead([number for (number,) in found[0]])
 
     def _read(self, *steps: Step) -> Rows:
         self._end_what_is_over()
         return super()._read(*steps)
 
-    def _end_what_is_over(self) -> float | None:
-        """Return what is over, and when something is over next, by the clock; None if that is unknown."""
-        ending = self._ending()
-        due = self._next_due()
-        if len(ending()) > 1 or (due is not None and due <= monotonic()):
-            self._sure(self._write(LONG_PATIENCE, ending, synced=False))
-            due = self._next_due()
-        return due
+    def _end_what_is_over(self, patience: float = LONG_PATIENCE) -> float | None:
+        """Return what is over, and when something is over next, by the clock; None if that is unknown.
 
-    def _next_due(self) -> float | None:
-        ((due,),) = super()._read((_schema.NEXT_DUE, ()))[0]
-        return due  # type: ignore[no-any-return]  # a row of SQLite
+        Raises:
+            TimedOutError: A process has held the lock for longer than `patience`, in seconds.
+        """
+        sure = self._database.sure
+        ending = sure(self._ending(patience))
+        due = _due(sure(self._read_within(patience, _NEXT_DUE)))
+        if len(ending()) > 1 or (due is not None and due <= monotonic()):
+            sure(self._write(patience, ending, synced=False))
+            due = _due(sure(self._read_within(patience, _NEXT_DUE)))
+        return due
 
     def _nothing_yet(self) -> bool:
         if self._owners.is_time() or not super()._nothing_yet():
             return False
-        due = self._next_due()
+        found = self._read_within(PATIENCE, _NEXT_DUE)
+        if found is None:
+            return True
+        due = _due(found)
         return due is None or due > monotonic()
 
     # Messages
@@ -195,15 +207,15 @@ class SqliteLeaseChannel(SqliteChannel, LeaseChannel):
 
     def wait_readable(self, since: float, until: float, /) -> None:
         with suppressed(MessageQueueError):  # the try after the wait raises it
-            due = self._end_what_is_over()
+            due = self._end_what_is_over(PATIENCE)
             if due is not None:
                 until = min(until, due)
-            if State(*super()._read(STATE)[0][0]).leased:
+            if State(*self._database.sure(self._read_within(PATIENCE, STATE))[0][0]).leased:
                 until = min(until, monotonic() + LOOK_SECONDS)
         super().wait_readable(since, until)
 
     def tend(self) -> float | None:
-        due = self._end_what_is_over()
+        due = self._end_what_is_over(PATIENCE)
         state = State(*super()._read(STATE)[0][0])
         if not (state.leased or state.delayed):
             return None
@@ -279,7 +291,7 @@ class SqliteLeaseChannel(SqliteChannel, LeaseChannel):
             now = {**values, "now": monotonic()}
             return [step for token in tokens for step in ((statement, {**now, **self._mine(token)}), *also)]
 
-        found = self._sure(self._write(LONG_PATIENCE, steps, synced=statement != _schema.EXTEND))
+        found = self._database.sure(self._write(LONG_PATIENCE, steps, synced=statement != _schema.EXTEND))
         return _missing(tokens, found[:: 1 + len(also)])
 
     def _mine(self, token: int) -> dict[str, int]:
@@ -356,6 +368,12 @@ def _clock() -> str:
 def _after(delay: float) -> tuple[float, float] | tuple[None, None]:
     """Return when a delay ends, by both clocks; nothing if there is no delay."""
     return (monotonic() + delay, time() + delay) if delay > 0 else (None, None)
+
+
+def _due(found: Rows) -> float | None:
+    """Return when something is over next, or None if nothing ever is."""
+    ((due,),) = found[0]
+    return due  # type: ignore[no-any-return]  # a row of SQLite
 
 
 def _missing(tokens: Sequence[int], found: Rows) -> list[int]:

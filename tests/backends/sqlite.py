@@ -21,10 +21,15 @@ if sys.platform != "linux":
     pytest.skip("the backend works only on linux", allow_module_level=True)
 
 from ipcq_sqlite import _place
+from ipcq_sqlite._index import index_of
 
 NAME = "/jobs"
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount: run the tests as root")
+
+
+#: The counter of changes in the second header of the index (WalIndexHdr in wal.c).
+_COUNTER_AT = 48 + 8
 
 
 @pytest.fixture
@@ -90,8 +95,21 @@ print("held", flush=True)
         assert program.stdout.readline() == "held\n"
         if stopped:
             os.waitid(os.P_PID, program.pid, os.WSTOPPED | os.WNOWAIT)
-        yield program.pid
-        program.kill()
+        try:
+            yield program.pid
+        finally:
+            program.kill()
+
+
+def change_index(backend: SqliteBackend) -> None:
+    """Begin to change the index of the journal, as a process does that is stopped inside (walIndexWriteHdr in wal.c).
+
+    It holds the write lock. Its index begins with two copies of a header, which differ until the change is complete.
+    """
+    index = index_of(str(path_of(backend)))
+    assert index is not None
+    (counter,) = os.pread(index, 1, _COUNTER_AT)
+    os.pwrite(index, bytes([counter ^ 1]), _COUNTER_AT)
 
 
 @contextmanager

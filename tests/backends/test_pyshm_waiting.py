@@ -42,7 +42,7 @@ def is_set(name: str, bell: int) -> bool:
 @pytest.fixture
 def only_bells(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make a wait last longer than a test unless a bell ends it."""
-    monkeypatch.setattr(_channel, "_SPIN_SECONDS", HANG_SECONDS)
+    monkeypatch.setattr(_channel, "_SPIN_SECONDS", 0.0)
     monkeypatch.setattr(_channel, "_SHARE_WITH_BELL", 1e9)
 
 

@@ -105,7 +105,7 @@ def test_no_process_can_write_during_a_checkpoint(backend: SqliteBackend, queue:
 
 def test_a_commit_makes_no_checkpoint(queue: Any) -> None:
     """C28: there the connection holds no lock."""
-    assert queue._database.read(("PRAGMA wal_autocheckpoint", ())) == [[(0,)]]
+    assert queue._database.read(0.1, ("PRAGMA wal_autocheckpoint", ())) == [[(0,)]]
 
 
 def test_a_checkpoint_waits_for_no_lock(backend: SqliteBackend, queue: Any, second: type[Second]) -> None:

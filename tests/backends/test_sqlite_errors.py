@@ -1,6 +1,7 @@
 """What goes wrong with a queue in SQLite is an error of ipcq, with the way out."""
 
 import errno
+import math
 import os
 import shutil
 import signal
@@ -10,14 +11,16 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import pytest
 
 import ipcq
 from backends import sqlite
-from backends.sqlite import NAME, USES, attach, create, execute, holding, path_of
+from backends.sqlite import NAME, USES, attach, change_index, create, execute, holding, path_of
 from ipcq.backend import Channel, Persistence, Place, Request, Secret
 from ipcq.errors import (
     CorruptQueue,
@@ -582,6 +585,29 @@ def test_jobs_under_a_held_lock(backend: SqliteBackend, jobs: Any) -> None:
         assert jobs.try_get_dead() is None
         assert not jobs.try_put_delayed(b"later", 0, 1.0)
         assert jobs.counts() == (1, 0, 0, 0)
+
+
+@pytest.mark.parametrize("stopped", [False, True], ids=["running", "stopped"])
+@pytest.mark.parametrize(("leases", "next_look"), [(False, 0.0), (True, 0.0), (True, math.inf)])
+def test_a_call_is_not_held_up_by_its_looks(
+    backend: SqliteBackend, leases: bool, next_look: float, stopped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C11: while a process changes the index of the journal, others cannot read either."""
+    with create(backend, leases=leases) as channel:
+        calls: list[Callable[[], object]] = [channel.try_get, partial(channel.try_get_many, 2)]
+        if leases:
+            calls.append(partial(channel.try_lease_many, 1, 2, None))
+            monkeypatch.setattr(channel._owners, "_next_look", next_look)
+        for call in calls:
+            call()  # the next one looks before it takes
+        with holding(backend, stopped=stopped):
+            change_index(backend)
+            for call in [*calls, lambda: channel.wait_readable(monotonic(), monotonic())]:
+                began = monotonic()
+                assert not call()
+                assert monotonic() - began < 1.0  # ten times what C11 allows
+        channel.try_put(b"item", 0)
+        assert channel.try_get() == (b"item", 0)
 
 
 def test_a_call_outlives_a_short_stop(backend: SqliteBackend, queue: Channel) -> None:

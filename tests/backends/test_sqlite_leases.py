@@ -179,7 +179,7 @@ def test_a_finalisers_lease_does_not_decide_for_a_put(jobs: Any) -> None:
     connection.create_function("finalise", 0, lambda: len(jobs.try_lease_many(1, 1, None)))
     jobs.try_put(b"item", 0)
     seen = traced(jobs)
-    assert jobs._database.read(("SELECT finalise()", ())) == [[(1,)]]
+    assert jobs._database.read(0.1, ("SELECT finalise()", ())) == [[(1,)]]
     assert seen == ["FULL", "COMMIT"]
 
 
@@ -228,7 +228,7 @@ def test_a_channel_leaves_when_it_closes(backend: SqliteBackend, jobs: Any) -> N
     jobs.try_put(b"item", 0)
     with attach(backend) as other:
         assert other.try_lease(1, None).deliveries == 1
-    assert jobs._database.read(("SELECT count(*) FROM owners", ()))[0] == [(0,)]
+    assert jobs._database.read(0.1, ("SELECT count(*) FROM owners", ()))[0] == [(0,)]
     assert jobs.try_lease(1, None)[2:] == (2, 1, 0)
 
 

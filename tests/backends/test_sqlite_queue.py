@@ -305,7 +305,7 @@ def test_no_fork_takes_the_connection_away_from_a_statement(queue: Channel) -> N
         return 1
 
     database._connected().create_function("fork", 0, fork)
-    assert database.read(("SELECT fork()", ())) == [[(1,)]]
+    assert database.read(0.1, ("SELECT fork()", ())) == [[(1,)]]
     assert len(refused) == 1
     database.before_fork()  # not refused any more
     database.after_fork_in_parent()
@@ -349,7 +349,7 @@ def test_a_failed_transaction_is_rolled_back(queue: Any, interrupted: bool, monk
 def test_a_wrong_statement_is_an_error(queue: Any) -> None:
     """Clause 18: one of ours."""
     with pytest.raises(MessageQueueError):
-        queue._database.read(("SELECT ?", (1, 2)))
+        queue._database.read(0.1, ("SELECT ?", (1, 2)))
 
 
 # Forks
