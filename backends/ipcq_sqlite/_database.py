@@ -13,8 +13,8 @@ void after a power cut. Every transaction says in its own call in C whether it i
 for it, whatever has interrupted that one. A finaliser that runs inside may only ask for a sync.
 
 *Locks.* SQLite lets one connection write at a time. A transaction that finds the lock held tries again after short
-pauses, for a limited time. It does not hold the lock of its channel meanwhile. `_index` tells of one lock beforehand for
-which SQLite itself would wait for long.
+pauses, for a limited time. It does not hold the lock of its channel meanwhile. For one lock SQLite itself would wait
+for long: `_index` tells beforehand that it is held.
 
 *Checkpoints.* Before version 3.51.3, SQLite can lose transactions if one begins the journal anew while another
 connection is in a checkpoint: https://sqlite.org/wal.html#walresetbug. So no connection makes checkpoints by itself.
