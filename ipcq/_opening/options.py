@@ -228,7 +228,7 @@ class Options(TypedDict, total=False):
             WORD,
             "msgpack",
             "handle",
-            '``"msgpack"``, ``"msgspec"``, ``"raw"`` (bytes alone), ``"pickle"``, or a registered one.',
+            '``"msgpack"``, ``"msgspec"``, ``"raw"`` (the bytes of a buffer alone), ``"pickle"``, or a registered one.',
             flag="--serializer",
         ),
     ]

@@ -1,9 +1,14 @@
 """Serializers: what cannot be encoded or decoded."""
 
+import array
+import ctypes
+import mmap
+import sys
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
 
+import numpy as np
 import pytest
 
 from core import serializing
@@ -102,16 +107,125 @@ def test_an_encoder_works_after_an_error() -> None:
 
 
 @pytest.mark.parametrize("item", ["text", 5, None, [b"a"], object()])
-def test_raw_takes_only_bytes(item: object) -> None:
-    """Anything but bytes, bytearray and memoryview raises EncodeError."""
-    with pytest.raises(EncodeError, match="takes bytes, bytearray or memoryview, not"):
+def test_raw_takes_only_buffers(item: object) -> None:
+    """The error names those of the standard library."""
+    with pytest.raises(EncodeError, match=r"takes bytes and other buffers \(bytearray, .*\), not"):
         codec_for("raw").encode(item)
 
 
-@pytest.mark.parametrize("item", [b"\xc1\x01", bytearray(b"\xc1\x01"), memoryview(b"\xc1\x01")])
+def mapped(content: bytes) -> mmap.mmap:
+    """Return a mapping with this content."""
+    mapping = mmap.mmap(-1, len(content))
+    mapping[:] = content
+    return mapping
+
+
+class Record(ctypes.Structure):
+    """A record, some of whose names are also those of formats."""
+
+    _fields_ = (("O", ctypes.c_uint8), ("P", ctypes.c_uint8))
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        b"\xc1\x01",
+        bytearray(b"\xc1\x01"),
+        memoryview(b"\xc1\x01"),
+        memoryview(b"\xc1\x00\x01")[::2],
+        array.array("B", [0xC1, 1]),
+        array.array("h", b"\xc1\x01"),
+        mapped(b"\xc1\x01"),
+        (ctypes.c_uint8 * 2)(0xC1, 1),
+        Record(0xC1, 1),
+        np.array([0xC1, 1], np.uint8),
+        np.array(0x1C1, "<u2"),
+        np.array([[0xC1, 0], [1, 0]], np.uint8)[:, 0],
+        np.asfortranarray(np.array([[0xC1], [1]], np.uint8)),
+        np.array([(0xC1, 1)], [("O", "u1"), ("Z", "u1")]),
+    ],
+    ids=lambda item: f"{type(item).__module__}.{type(item).__name__}",
+)
 def test_raw_adds_nothing(item: Any) -> None:
     """The other end may be a C program."""
     assert codec_for("raw").encode(item) == b"\xc1\x01"
+
+
+@pytest.mark.parametrize("dtype", ["c8", "c16", "f2", "?", "U3", "S3", ">i4", "V5"])
+def test_raw_takes_every_array_whose_elements_are_values(dtype: str) -> None:
+    """A complex number is no pointer, although its format begins as one."""
+    item = np.zeros((2, 3), dtype).T
+    assert codec_for("raw").encode(item) == item.tobytes()
+
+
+class Pointers(ctypes.Structure):
+    """A record with pointers."""
+
+    _fields_ = (("name", ctypes.c_char_p), ("number", ctypes.c_int))
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        np.array([object()]),
+        np.zeros(1, [("number", "i4"), ("item", "O")]),
+        (ctypes.py_object * 2)(),
+        (ctypes.c_void_p * 2)(),
+        (ctypes.c_wchar_p * 2)(),
+        ctypes.pointer(ctypes.c_int(1)),
+        ctypes.CFUNCTYPE(None)(),
+        Pointers(b"x", 1),
+    ],
+    ids=lambda item: type(item).__name__,
+)
+def test_raw_takes_no_addresses(item: object) -> None:
+    """They mean nothing to another process, which could crash if it followed them."""
+    with pytest.raises(EncodeError, match="with addresses"):
+        codec_for("raw").encode(item)
+
+
+def closed() -> mmap.mmap:
+    """Return a mapping that was closed."""
+    mapping = mapped(b"x")
+    mapping.close()
+    return mapping
+
+
+def released() -> memoryview:
+    """Return a view that was released."""
+    view = memoryview(b"x")
+    view.release()
+    return view
+
+
+@pytest.mark.parametrize(
+    ("item", "cause"), [(closed(), "closed"), (released(), "released"), (np.zeros(1, "M8[s]"), "dtype")]
+)
+def test_raw_says_why_a_buffer_cannot_be_read(item: object, cause: str) -> None:
+    """C6: nothing but an error of ours, with what Python says of it."""
+    with pytest.raises(EncodeError, match=rf"\(.*{cause}.*\)"):
+        codec_for("raw").encode(item)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="Python 3.12 lets a class of Python offer a buffer")
+def test_raw_takes_a_buffer_of_a_class_of_python() -> None:
+    """C6, C12: its method may raise any exception, and Ctrl-C passes."""
+
+    class Offer:
+        def __init__(self, content: bytes | BaseException) -> None:
+            self.content = content
+
+        def __buffer__(self, flags: int) -> memoryview:
+            if isinstance(self.content, BaseException):
+                raise self.content
+            return memoryview(self.content)
+
+    assert codec_for("raw").encode(Offer(b"ab")) == b"ab"
+    with pytest.raises(EncodeError) as caught:
+        codec_for("raw").encode(Offer(OSError("no")))
+    assert isinstance(caught.value.__cause__, OSError)
+    with pytest.raises(KeyboardInterrupt):
+        codec_for("raw").encode(Offer(KeyboardInterrupt()))
 
 
 def test_raw_reads_bytes_that_look_like_a_mark() -> None:
