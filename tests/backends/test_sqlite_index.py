@@ -30,6 +30,8 @@ def test_the_descriptor_is_that_of_sqlite(backend: SqliteBackend, index: int) ->
 def test_a_connection_that_has_not_opened_its_index_has_none(tmp_path: Path) -> None:
     """So has one where /proc is not mounted: SQLite waits inside, then."""
     assert index_of(str(tmp_path)) is None
+    (tmp_path / "db-shm").touch()  # by another process
+    assert index_of(str(tmp_path)) is None
 
 
 def test_a_descriptor_that_goes_meanwhile_is_not_the_one(
