@@ -49,6 +49,13 @@ def queue(name: str) -> Iterator[Handle]:
         yield queue
 
 
+@pytest.fixture
+def leasing(name: str) -> Iterator[Handle]:
+    """Return a handle to a new queue with leases for 4 messages of 64 bytes."""
+    with create(name, leases=True) as queue:
+        yield queue
+
+
 def create(name: str, **options: Any) -> Handle:
     return ipcq.open(name, "pyshm", exclusive=True, **{**SMALL, **options})
 
