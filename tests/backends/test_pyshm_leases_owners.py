@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -27,6 +29,20 @@ import os, signal, sys, ipcq
 jobs = ipcq.open(sys.argv[1], "pyshm", create=False, serializer="raw").lease_many(int(sys.argv[2]))
 os.kill(os.getpid(), signal.SIGKILL)
 """
+
+
+@contextmanager
+def holding(name: str) -> Iterator["subprocess.Popen[str]"]:
+    """Run a process that holds a lease of a message."""
+    with subprocess.Popen(
+        [sys.executable, "-c", LEASE_AND_DIE.replace("os.kill", "print(flush=True); input(); os.kill"), name, "1"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as holder:
+        assert holder.stdin is not None and holder.stdout is not None
+        holder.stdout.readline()
+        yield holder
 
 
 def test_a_killed_holder_leaves_the_table_with_its_leases(leasing: Handle, name: str) -> None:
@@ -125,14 +141,7 @@ def test_many_leases_of_a_dead_holder_return_in_several_steps(
 def test_a_waiting_process_notices_a_death(leasing: Handle, name: str) -> None:
     """C3: the aim is a tenth of a second; here ten times that."""
     leasing.put(b"job")
-    with subprocess.Popen(
-        [sys.executable, "-c", LEASE_AND_DIE.replace("os.kill", "print(flush=True); input(); os.kill"), name, "1"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as holder:
-        assert holder.stdin is not None and holder.stdout is not None
-        holder.stdout.readline()
+    with holding(name) as holder:
         assert leasing.stats().leased == 1
         holder.kill()
         holder.wait()
@@ -145,14 +154,7 @@ def test_the_holders_are_known(leasing: Handle, name: str) -> None:
     """For doctor and stat: the process, since when, and how often the message has been delivered."""
     leasing.put_many([b"1", b"2"])
     mine = leasing.lease(timeout=0)
-    with subprocess.Popen(
-        [sys.executable, "-c", LEASE_AND_DIE.replace("os.kill", "print(flush=True); input(); os.kill"), name, "1"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as holder:
-        assert holder.stdin is not None and holder.stdout is not None
-        holder.stdout.readline()
+    with holding(name) as holder:
         held = leasing._channel.held(5)
         assert [(each.pid, each.deliveries) for each in held] == [(os.getpid(), 1), (holder.pid, 1)]
         assert 20 > held[0].seconds > held[1].seconds >= 0

@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import ipcq
-from ipcq._cli import cli
+from ipcq._cli import _sinks, cli
 from local_backends import local_backends
 
 # Seconds after which a call that hangs fails; no test should come near it.
@@ -162,6 +162,23 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[..., SimpleNamespace]:
         return SimpleNamespace(output=seen.decode(), text=click.unstyle(seen.decode()), code=code)
 
     return terminal
+
+
+@pytest.fixture
+def fail_write(monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes, int], None]:
+    """Return a function that lets the write of each line with a text into a file fail, with an errno."""
+
+    def fail_write(text: bytes, number: int) -> None:
+        write = _sinks.FileSink.write
+
+        def fail(self: _sinks.FileSink, line: bytes) -> None:
+            if text in line:
+                raise OSError(number, os.strerror(number))
+            write(self, line)
+
+        monkeypatch.setattr(_sinks.FileSink, "write", fail)
+
+    return fail_write
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """How ``ipcq copy`` puts messages back: in order, each once, whoever else uses the queue."""
 
 import errno
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,6 @@ import pytest
 import ipcq
 from cli import moving
 from cli.moving import Queue, Run, list_files, on_put, raising, take_all
-from ipcq._cli import _sinks
 
 directory, make, source, target, free = moving.directory, moving.make, moving.source, moving.target, moving.free
 
@@ -55,18 +53,11 @@ def test_target_that_is_removed_meanwhile_leaves_all_in_the_source(
 
 
 def test_full_disk_leaves_all_in_the_source(
-    run: Run, make: Callable[..., Queue], target: Queue, directory: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, make: Callable[..., Queue], target: Queue, directory: Path, fail_write: Callable[[bytes, int], None]
 ) -> None:
     """Messages that were taken are put back before the error is printed."""
     source = make("-source", "abc", priorities=True)
-    write = _sinks.FileSink.write
-
-    def full(self: _sinks.FileSink, line: bytes) -> None:
-        if b"oWI=" in line:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        write(self, line)
-
-    monkeypatch.setattr(_sinks.FileSink, "write", full)
+    fail_write(b"oWI=", errno.ENOSPC)
     result = run("copy", source.name, target.name)
     assert (result.exit_code, sorted(take_all(source)), list_files(directory)) == (1, ["a", "b", "c"], [])
 

@@ -293,17 +293,10 @@ def test_last_message_that_another_consumer_took_is_not_in_the_file(
 
 
 def test_message_that_cannot_be_written_is_on_stderr(
-    run: Run, queue: Queue, file: Path, monkeypatch: pytest.MonkeyPatch, without_peek: None
+    run: Run, queue: Queue, file: Path, fail_write: Callable[[bytes, int], None], without_peek: None
 ) -> None:
     """It was taken, so it is printed as a line that load accepts."""
-    write = _sinks.FileSink.write
-
-    def fail(self: _sinks.FileSink, line: bytes) -> None:
-        if b"oWE=" in line:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        write(self, line)
-
-    monkeypatch.setattr(_sinks.FileSink, "write", fail)
+    fail_write(b"oWE=", errno.EIO)
     queue.put("a")
     assert MESSAGE.strip() in run("drain", queue.name, str(file)).stderr
 

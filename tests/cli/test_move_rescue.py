@@ -2,6 +2,7 @@
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ import pytest
 import ipcq
 from cli import moving
 from cli.moving import VERBS, Queue, Run, list_files, messages_in, on_put, raising, take_all
-from ipcq._cli import _sinks
 
 directory, make, source, target = moving.directory, moving.make, moving.source, moving.target
 without_peek = moving.without_peek
@@ -87,16 +87,9 @@ def test_rescue_file_that_exists_is_not_touched(run: Run, source: Queue, target:
 
 
 def test_write_that_fails_after_the_get_prints_the_message(
-    run: Run, source: Queue, target: Queue, monkeypatch: pytest.MonkeyPatch, without_peek: None
+    run: Run, source: Queue, target: Queue, fail_write: Callable[[bytes, int], None], without_peek: None
 ) -> None:
     """Neither queue nor file has it."""
-    write = _sinks.FileSink.write
-
-    def fail(self: _sinks.FileSink, line: bytes) -> None:
-        if b"oWE=" in line:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        write(self, line)
-
-    monkeypatch.setattr(_sinks.FileSink, "write", fail)
+    fail_write(b"oWE=", errno.EIO)
     told = run("move", source.name, target.name).stderr
     assert '`ipcq load` accepts its line: {"priority": 0, "base64": "oWE="}' in told

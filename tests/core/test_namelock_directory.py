@@ -16,25 +16,26 @@ from ipcq.errors import PermissionDenied
 directory = locking.directory
 
 
-@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o177, 0o777])
-def test_the_directory_is_private_under_any_umask(directory: Path, umask: int) -> None:
-    """C27: the mode is exactly 0700."""
+def lock_under(umask: int) -> None:
+    """Lock a name for a moment with this umask."""
     before = os.umask(umask)
     try:
         taken()
     finally:
         os.umask(before)
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o177, 0o777])
+def test_the_directory_is_private_under_any_umask(directory: Path, umask: int) -> None:
+    """C27: the mode is exactly 0700."""
+    lock_under(umask)
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o177, 0o777])
 def test_the_file_is_private_under_any_umask(directory: Path, umask: int) -> None:
     """C27: the mode is exactly 0600."""
-    before = os.umask(umask)
-    try:
-        taken()
-    finally:
-        os.umask(before)
+    lock_under(umask)
     assert stat.S_IMODE((directory / "names.lock").stat().st_mode) == 0o600
 
 
