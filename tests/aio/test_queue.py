@@ -431,7 +431,7 @@ def test_a_wait_is_counted(handle: Handle, run: Run) -> None:
     async def main() -> None:
         queue = ipcq.aio.Queue(handle)
         with pytest.raises(ipcq.QueueEmpty):
-            await queue.get(timeout=0.01)
+            await queue.get(timeout=0.2)
 
     run(main)
     assert (handle.stats().waits, handle.stats().timeouts) == (1, 1)

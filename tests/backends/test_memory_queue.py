@@ -574,7 +574,7 @@ def test_every_statistic_is_kept(queue: Handle) -> None:
     queue.put_many([b"xx", b"yyy"])
     queue.get()
     with suppress(ipcq.QueueFull):
-        queue.put_many([b"x" * SIZE] * FIT, timeout=0.001)
+        queue.put_many([b"x" * SIZE] * FIT, timeout=0.2)
     stats = queue.stats()
     assert (stats.puts, stats.gets, stats.depth, stats.high_water_mark, stats.waits, stats.timeouts, stats.bytes) == (
         *(5, 1, 4, 4, 1, 1),

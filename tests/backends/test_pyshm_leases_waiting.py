@@ -19,7 +19,7 @@ name, leasing = pyshm.name, pyshm.leasing
 def test_waits_are_counted(leasing: Handle) -> None:
     """C25: as on a queue without leases."""
     with pytest.raises(QueueEmpty):
-        leasing.lease(timeout=0.01)
+        leasing.lease(timeout=0.2)
     leasing._channel._waits = 1
     assert (leasing.stats().waits, leasing.stats().timeouts) == (2, 1)
 

@@ -162,7 +162,7 @@ class Abilities(Bench):
         other.get(timeout=HANG)
         with pytest.raises(ipcq.QueueFull):
             while True:
-                other.put(b"", timeout=0.01)
+                other.put(b"", timeout=0.2)  # long enough to begin to wait on a busy machine
         right = Stats(
             depth=self.capacity,
             bytes=5,
