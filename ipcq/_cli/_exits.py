@@ -47,6 +47,7 @@ _ARGUMENT = re.compile(
 #: Other advice of the core, and its wording for the command line.
 _WORDS = (
     ("open with serializer='raw'", "pass --raw"),
+    ("open with serializer='arrays'", "get it in Python, or pass --raw"),
     ("unlink and recreate it", "`ipcq rm` and recreate it"),
     ("unlink it", "`ipcq rm` it"),
     ("unlink the other", "`ipcq rm` the other"),

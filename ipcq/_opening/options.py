@@ -228,7 +228,8 @@ class Options(TypedDict, total=False):
             WORD,
             "msgpack",
             "handle",
-            '``"msgpack"``, ``"msgspec"``, ``"raw"`` (the bytes of a buffer alone), ``"pickle"``, or a registered one.',
+            '``"msgpack"``, ``"msgspec"``, ``"arrays"`` (with NumPy arrays), ``"raw"`` (the bytes of a buffer alone), '
+            '``"pickle"``, or a registered one.',
             flag="--serializer",
         ),
     ]

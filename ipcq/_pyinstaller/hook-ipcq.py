@@ -3,5 +3,5 @@
 from ipcq._pyinstaller import collected
 
 datas, hiddenimports = collected()
-# ipcq uses gevent only if the program imports it. PyInstaller would pack it whenever it is installed.
-excludedimports = ["gevent"]
+# ipcq uses these only if the program imports them. PyInstaller would pack them whenever they are installed.
+excludedimports = ["gevent", "numpy"]

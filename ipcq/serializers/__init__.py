@@ -2,7 +2,7 @@
 
 MessagePack is the default and has no header, so that any MessagePack program can be the other end. Messages of other
 serializers begin with 0xC1, a byte that MessagePack never uses, and the serializer's number as unsigned LEB128.
-Messages of ``"raw"`` are the bytes alone.
+Messages of ``"raw"`` are the bytes alone, and those of ``"arrays"`` without arrays are MessagePack.
 
 A pickle without a header, from another program, is recognised by its first two bytes, which are not valid MessagePack.
 
@@ -49,7 +49,7 @@ class _Registered(NamedTuple):
 
 
 # One module each, so that a serializer's library is imported at its first use.
-_BUNDLED: Final = ("msgpack", "msgspec", "pickle", "raw")
+_BUNDLED: Final = ("arrays", "msgpack", "msgspec", "pickle", "raw")
 _registered: dict[str, _Registered] = {}
 
 
@@ -105,12 +105,26 @@ def codec_for(serializer: str, *, allow_pickle: bool = False, type: Any = None) 
     # Load the module now: decoding a message that was already taken must not fail for lack of a descriptor.
     with_any_keys = decode if type is not None else _with_any_keys(decode, _module("keys").decode)
     allowed: dict[int, Decode] = {_frame.MSGPACK: with_any_keys}
+    encode = _allow_others(allowed, serializer, allow_pickle=allow_pickle) or encode
+    plain = serializer in ("arrays", "msgpack", "msgspec") and type is None
+    unframing = _unframing(decode, with_any_keys, allowed, typed=type is not None)
+    if plain:
+        encode, unframing = in_c(encode, unframing, "bin" if serializer == "msgspec" else "messagepack")
+    return Codec(serializer, encode, unframing)
+
+
+def _allow_others(allowed: dict[int, Decode], serializer: str, *, allow_pickle: bool) -> Encode | None:
+    """Add the decoders that a handle needs besides MessagePack's; return its encoder, or None for MessagePack's."""
+    encode: Encode | None = None
     if allow_pickle:
         pickle = _module("pickle")
         allowed[_frame.PICKLE] = pickle.decode
         if serializer == "pickle":
             encode = _framing(serializer, _frame.PICKLE, pickle.encode)
-    if isinstance(serializer, str) and serializer in _registered:
+    if serializer == "arrays":
+        arrays = _module("arrays")
+        allowed[_frame.ARRAYS], encode = arrays.decode, arrays.encode
+    elif isinstance(serializer, str) and serializer in _registered:
         entry = _registered[serializer]
         allowed[entry.number] = entry.decode
         encode = _framing(serializer, entry.number, entry.encode)
@@ -119,11 +133,7 @@ def codec_for(serializer: str, *, allow_pickle: bool = False, type: Any = None) 
         raise InvalidArgument(
             f"no serializer {serializer!r}: choose from {known}, or add it with ipcq.serializers.register"
         )
-    plain = serializer in ("msgpack", "msgspec") and type is None
-    unframing = _unframing(decode, with_any_keys, allowed, typed=type is not None)
-    if plain:
-        encode, unframing = in_c(encode, unframing, "messagepack" if serializer == "msgpack" else "bin")
-    return Codec(serializer, encode, unframing)
+    return encode
 
 
 def _module(part: str) -> ModuleType:
@@ -188,13 +198,14 @@ def _unframing(messagepack: Decode, with_any_keys: Decode, allowed: dict[int, De
             reraise_from_handler(error)
             if not _frame.is_pickle(data):
                 return _as_messagepack(with_any_keys, data)
-            number, payload = _frame.PICKLE, data
+            number, start = _frame.PICKLE, 0
         else:
-            number, payload = _frame.split(data)
+            number, start = _frame.split(data)
         decoder = allowed.get(number)
         if decoder is None:
             raise DecodeError(_refusal(number), data=data)
-        return _decoded(decoder, number, payload, data)
+        # Arrays are aligned from the beginning of the message.
+        return _decoded(decoder, number, data if number == _frame.ARRAYS else data[start:], data)
 
     return decode
 
@@ -220,7 +231,8 @@ def _decoded(decoder: Decode, number: int, payload: bytes, data: bytes) -> Any:
         raise  # as above
     except Exception as error:
         reraise_from_handler(error)
-        raise DecodeError(f"serializer number {number} cannot decode it: {error}", data=data) from error
+        name = "'arrays'" if number == _frame.ARRAYS else f"number {number}"
+        raise DecodeError(f"serializer {name} cannot decode it: {error}", data=data) from error
 
 
 def _refusal(number: int) -> str:
@@ -228,7 +240,8 @@ def _refusal(number: int) -> str:
         return (
             "it is a pickle, which this handle does not allow: open with allow_pickle=True if you trust the producers"
         )
-    name = next((name for name, entry in _registered.items() if entry.number == number), None)
+    names = {entry.number: name for name, entry in _registered.items()}
+    name = "arrays" if number == _frame.ARRAYS else names.get(number)
     if name is not None:
         return f"it was encoded by serializer {name!r}: open with serializer={name!r}"
     return f"it was encoded by serializer number {number}: register that serializer, and open with its name"

@@ -18,9 +18,11 @@ from typing import Any, Final
 
 from ipcq._process.signals import reraise_from_handler
 from ipcq.errors import EncodeError
+from ipcq.serializers._unencodable import Unencodable
 
 MSGPACK: Final = "MessagePack"
 MSGSPEC: Final = "msgspec"
+ARRAYS: Final = "serializer='arrays'"
 
 #: The largest number of values to search for the culprit.
 _MAX_VALUES: Final = 2_000
@@ -30,6 +32,7 @@ _PICKLE: Final = (
 )
 _OR_MSGSPEC: Final = ", or open both ends with serializer='msgspec'"
 _OR_TEXT: Final = f"{_OR_MSGSPEC}, which writes it as text"
+_OR_ARRAYS: Final = ", or open both ends with serializer='arrays'"
 _TYPED: Final = "open both ends with type=, which restores it"
 
 #: Types whose values can always be encoded.
@@ -48,8 +51,11 @@ def encode_error(encoder: str, item: object, error: Exception, encode: Callable[
     try:
         found = _culprit(item, encode, encoder)
         path, value = found or ("", item)
-        cause = _cause(error) if found is None or value is item else ""
-        advice = _advice(value, error, encoder)
+        if isinstance(error, Unencodable):
+            cause, advice = f" ({error.reason})", error.advice
+        else:
+            cause = _cause(error) if found is None or value is item else ""
+            advice = _advice(value, error, encoder)
     except Exception as item_error:  # from code of the item, which may raise anything
         reraise_from_handler(item_error)
         path, value, cause, advice = "", item, _cause(error), _default_advice()
@@ -122,7 +128,7 @@ def _pairs(value: dict[Any, Any], path: str) -> Iterator[tuple[str, object]]:
 
 #: By class name; all other classes are scalars. `.item()` of a datetime64 would return a datetime without a time zone.
 _NUMPY_ADVICE: Final = {
-    "ndarray": "put its .tolist(), or a dict of its .tobytes(), .dtype.str and .shape",
+    "ndarray": "put its .tolist(), or open both ends with serializer='arrays'",
     "datetime64": "put str(…)",
     "timedelta64": "put str(…)",
 }
@@ -132,7 +138,8 @@ def _advice(value: object, error: Exception, encoder: str) -> str:
     kind = type(value)
     for classes, advice in _ADVICE:
         if issubclass(kind, classes):
-            return advice.partition(_OR_MSGSPEC)[0] if encoder == MSGSPEC else advice
+            tried = {MSGSPEC: _OR_MSGSPEC, ARRAYS: _OR_ARRAYS}.get(encoder)
+            return advice.partition(tried)[0] if tried else advice
     if kind.__module__.partition(".")[0] == "numpy":
         return _NUMPY_ADVICE.get(kind.__name__, "put its .item()")
     if dataclasses.is_dataclass(kind):
@@ -167,7 +174,7 @@ _ADVICE: Final[tuple[tuple[tuple[type, ...], str], ...]] = (
     ((PurePath,), "put str(…) or os.fsencode(…) of it"),
     ((complex,), "put [z.real, z.imag]"),
     ((BaseException,), f"put repr(…) or traceback.format_exception(…), or use {_PICKLE}"),
-    ((memoryview, array.array), "put its .tobytes()"),
+    ((memoryview, array.array), f"put its .tobytes(){_OR_ARRAYS}"),
     ((range,), "put list(…) of it"),
     (
         (FunctionType, BuiltinFunctionType, MethodType, ModuleType, type),

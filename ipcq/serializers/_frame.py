@@ -7,6 +7,7 @@ from ipcq.errors import DecodeError
 MARK: Final = 0xC1
 MSGPACK: Final = 0
 PICKLE: Final = 1
+ARRAYS: Final = 2
 
 # Since protocol 2, every pickle begins with the opcode 0x80 and its protocol number.
 _PROTOCOLS: Final = (b"\2", b"\3", b"\4", b"\5")
@@ -29,11 +30,11 @@ def is_pickle(data: bytes) -> bool:
     return data[:1] == b"\x80" and data[1:2] in _PROTOCOLS
 
 
-def split(data: bytes) -> tuple[int, bytes]:
-    """Split a message with a header into the serializer's number and the payload."""
+def split(data: bytes) -> tuple[int, int]:
+    """Return the serializer's number in the header of a message, and where the payload begins."""
     number = 0
     for place, group in enumerate(data[1 : 1 + _MAX_GROUPS]):
         number |= (group & 0x7F) << 7 * place
         if not group & 0x80:
-            return number, data[2 + place :]
+            return number, 2 + place
     raise DecodeError("its header 0xC1 is not followed by a serializer's number", data=data)

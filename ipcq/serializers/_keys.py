@@ -12,7 +12,7 @@ import msgpack
 
 #: The largest number of pairs of keys in a map with the same hash. A producer can choose such keys, and then building
 #: the dict takes quadratic time. A few thousand pairs can be chance, because hash(-1) equals hash(-2).
-_MAX_COLLISIONS: Final = 1 << 20
+MAX_COLLISIONS: Final = 1 << 20
 
 
 def _mapped(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
@@ -20,7 +20,7 @@ def _mapped(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
         return dict(pairs)
     keyed = [(_hashable(key), value) for key, value in pairs]
     counts = Counter(hash(key) for key, _ in keyed).values()
-    if sum(count * (count - 1) for count in counts) > _MAX_COLLISIONS:
+    if sum(count * (count - 1) for count in counts) > MAX_COLLISIONS:
         raise ValueError("too many keys of a map have the same hash")
     return dict(keyed)
 

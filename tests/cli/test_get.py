@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import threading
+from array import array
 from collections.abc import Callable
 from typing import Any
 
@@ -217,6 +218,17 @@ def test_undecodable_message_is_printed_in_base64(run: Run, queue: Queue) -> Non
     """It was taken, so this line is all that is left of it."""
     put_undecodable(queue)
     assert run("get", queue.name, "--all").stderr.endswith("; the message was taken; its 5 bytes in base64: wQBiYWQ=\n")
+
+
+def test_message_of_arrays_is_reported(run: Run, queue: Queue) -> None:
+    """It is no text, and Python can read it."""
+    with ipcq.open(queue.name, serializer="arrays") as arrays:
+        arrays.put(array("i", [1]))
+    done = run("get", queue.name)
+    assert done.exit_code == 1
+    assert (
+        "it was encoded by serializer 'arrays': get it in Python, or pass --raw; the message was taken" in done.stderr
+    )
 
 
 class ReaderGone(io.TextIOWrapper):

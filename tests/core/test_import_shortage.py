@@ -60,6 +60,7 @@ def queue(name: str) -> Iterator["ipcq.Queue[Any]"]:
         ("_raw", {"serializer": "raw"}),
         ("_pickle", {"serializer": "pickle", "allow_pickle": True}),
         ("_msgspec", {"serializer": "msgspec"}),
+        ("_arrays", {"serializer": "arrays"}),
         ("_typed", {"type": dict[str, int]}),
     ],
 )

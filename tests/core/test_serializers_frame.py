@@ -29,18 +29,19 @@ def test_a_number_is_marked_in_leb128(number: int, mark: bytes) -> None:
 
 @pytest.mark.parametrize("number", [0, 1, 127, 128, 1001, 16383, 16384, 2**21, 2**28 - 1, 2**28, 2**32 - 1])
 def test_a_marked_message_is_split_into_number_and_payload(number: int) -> None:
-    """Splitting is the inverse of joining."""
-    assert _frame.split(_frame.mark(number) + b"\x80\xffpayload") == (number, b"\x80\xffpayload")
+    """Splitting returns the number, and where the payload begins."""
+    mark = _frame.mark(number)
+    assert _frame.split(mark + b"\x80\xffpayload") == (number, len(mark))
 
 
 def test_the_payload_may_be_empty() -> None:
     """The number alone is a message with an empty payload."""
-    assert _frame.split(b"\xc1\x01") == (1, b"")
+    assert _frame.split(b"\xc1\x01") == (1, 2)
 
 
 def test_a_number_in_more_groups_than_needed_is_read() -> None:
     """LEB128 may be padded up to five groups."""
-    assert _frame.split(b"\xc1\x81\x80\x80\x80\x00x") == (1, b"x")
+    assert _frame.split(b"\xc1\x81\x80\x80\x80\x00x") == (1, 6)
 
 
 @pytest.mark.parametrize("data", [b"\xc1", b"\xc1\x80", b"\xc1\x80\x80\x80\x80", b"\xc1\xff\xff\xff\xff\xff\x01x"])

@@ -59,7 +59,7 @@ def test_a_taken_number_is_refused() -> None:
         reversing(1001, "second")
 
 
-@pytest.mark.parametrize("name", ["msgpack", "msgspec", "pickle", "raw", "first"])
+@pytest.mark.parametrize("name", ["arrays", "msgpack", "msgspec", "pickle", "raw", "first"])
 def test_a_taken_name_is_refused(name: str) -> None:
     """A serializer cannot be replaced."""
     reversing(1001, "first")
@@ -116,5 +116,5 @@ def test_an_exception_of_a_registered_decoder_is_a_decode_error() -> None:
 def test_an_unknown_serializer_is_refused(serializer: Any) -> None:
     """The text lists the serializers."""
     reversing()
-    with pytest.raises(InvalidArgument, match="choose from msgpack, msgspec, pickle, raw, reverse"):
+    with pytest.raises(InvalidArgument, match="choose from arrays, msgpack, msgspec, pickle, raw, reverse"):
         codec_for(serializer)

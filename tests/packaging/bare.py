@@ -1,5 +1,6 @@
 """Tests of ipcq without its extras; only `nox -s bare` runs them."""
 
+import array
 import dataclasses
 import re
 import subprocess
@@ -55,6 +56,14 @@ def test_a_type_names_the_extra() -> None:
     """The error of type= names the extra."""
     with pytest.raises(ipcq.Unsupported, match=r"pip install 'ipcq-queue\[msgspec\]'"):
         ipcq.open(NAME, "memory", type=Job)
+
+
+def test_a_queue_of_arrays_takes_other_items() -> None:
+    """Only NumPy's arrays need the extra."""
+    with ipcq.open(NAME, "memory", serializer="arrays") as queue:
+        queue.put([array.array("i", [1, 2])])
+        assert queue.get() == [array.array("i", [1, 2])]
+        queue.unlink()
 
 
 # Not their names: tests with the name of a hidden backend as a parameter are left out.

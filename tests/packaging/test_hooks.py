@@ -47,15 +47,15 @@ def test_modules_of_backends_are_packed(module: str) -> None:
     assert module in hook("ipcq")["hiddenimports"]
 
 
-@pytest.mark.parametrize("name", ["msgpack", "msgspec", "pickle", "raw"])
+@pytest.mark.parametrize("name", ["arrays", "msgpack", "msgspec", "numpy", "pickle", "raw"])
 def test_serializers_are_packed(name: str) -> None:
     """An argument decides which one is imported."""
     assert f"ipcq.serializers._{name}" in hook("ipcq")["hiddenimports"]
 
 
-def test_gevent_is_not_packed_for_ipcq_alone() -> None:
-    """Only if the program imports it."""
-    assert hook("ipcq")["excludedimports"] == ["gevent"]
+def test_gevent_and_numpy_are_not_packed_for_ipcq_alone() -> None:
+    """Only if the program imports them."""
+    assert hook("ipcq")["excludedimports"] == ["gevent", "numpy"]
 
 
 def test_verbs_are_packed_with_the_command_line() -> None:

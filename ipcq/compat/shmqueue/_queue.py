@@ -262,7 +262,7 @@ class ShmQueue:
         return self._allow_pickle and method != _PICKLE
 
     def _deserialized(self, data: bytes) -> Any:
-        method, payload = _frame.split(data)
+        method, start = _frame.split(data)
         if self._deserialize is None:
             raise ShmQueueDeserializationError(
                 f"no function for serialization method {method}: set one with custom_deserialize",
@@ -270,7 +270,7 @@ class ShmQueue:
                 queue=self._queue.name,
                 backend=self._queue.backend,
             )
-        return self._deserialize(method, [memoryview(payload)])
+        return self._deserialize(method, [memoryview(data)[start:]])
 
     # State
 
