@@ -106,7 +106,19 @@ class RedisChannel(RemoteChannel):
         return reply
 
     def _once(self, script: Script, *words: Word) -> list[Any]:
-        return self._checked(ask(lambda operation: self._attempt(operation, script, *words), remembered=REMEMBERED))
+        identity = ""
+
+        def attempt(operation: Operation) -> list[Any]:
+            nonlocal identity
+            identity = operation.identity
+            return self._attempt(operation, script, *words)
+
+        try:
+            return self._checked(ask(attempt, remembered=REMEMBERED))
+        finally:
+            # A request without an answer may be on its way. The next operation uses its lane, so that the server does
+            # not carry it out after that one: its message would come out of order.
+            self._lanes.give_back(identity)
 
     def _look(self, script: Script, *words: Word) -> list[Any]:
         """Carry out an operation that may be repeated."""

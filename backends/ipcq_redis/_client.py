@@ -87,7 +87,7 @@ class Lanes:
         return f"{self._token}{secrets.token_hex(2)}{self._created}"
 
     def give_back(self, identity: str) -> None:
-        """Let other operations use the lane of an operation that has its answer."""
+        """Let later operations use the lane of one that is not asked again. The next one uses it."""
         entry = self._used.pop(identity, None)
         if entry is not None:
             self._free.append(entry)

@@ -10,6 +10,7 @@ import pytest
 from backends import redis_database
 from backends.redis_database import LATER, created, keys_of, now
 from backends.redis_server import RedisProcess, ask
+from ipcq._process.operation import Asking
 from ipcq.backend import closed
 from ipcq.errors import ConnectionLost
 from ipcq_redis import _client
@@ -57,6 +58,29 @@ def test_an_older_operation_of_a_lane_is_not_carried_out(backend: Any) -> None:
         with pytest.raises(ConnectionLost, match="too late"):
             put(6)
         assert queue.qsize() == 1
+
+
+def test_a_put_that_was_given_up_is_not_carried_out_after_a_later_one(
+    backend: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C1: its request may still be on its way, and its message would come out of order."""
+    given_up: list[Any] = []
+
+    def delay(_: Connection, *arguments: Any) -> Any:
+        given_up.append(arguments)
+        raise ConnectionLost(outcome="unknown")
+
+    with created(backend) as queue:
+        with monkeypatch.context() as patch:
+            patch.setattr(_client, "_evaluated", delay)
+            with pytest.raises(ConnectionLost):
+                Asking(time.monotonic() + 0.1).run(queue.try_put, b"given up", 0)
+        assert queue.try_put(b"later", 0)
+        for arguments in given_up:
+            connection = Connection(backend._server, time.monotonic() + 2)
+            assert _client._evaluated(connection, time.monotonic() + 2, *arguments[1:]) == [[b"late"]]
+            connection.close()
+        assert queue.try_get_many(3) == [(b"later", 0)]
 
 
 def test_a_lane_is_for_later_operations() -> None:
