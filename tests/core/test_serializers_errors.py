@@ -207,7 +207,7 @@ def test_raw_says_why_a_buffer_cannot_be_read(item: object, cause: str) -> None:
         codec_for("raw").encode(item)
 
 
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="Python 3.12 lets a class of Python offer a buffer")
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="buffers of classes of Python came with Python 3.12")
 def test_raw_takes_a_buffer_of_a_class_of_python() -> None:
     """C6, C12: its method may raise any exception, and Ctrl-C passes."""
 
