@@ -13,22 +13,18 @@ If the copies differ and nobody holds the lock, the process was killed. Then SQL
 (``fcntl(2)``), and SQLite's with them.
 """
 
-import fcntl
 import os
-import struct
 from typing import Final
 
 from ipcq.backend import reraise_from_handler
 from ipcq_sqlite import _place
+from ipcq_sqlite._byte_lock import is_locked
 
 #: The byte that is locked by the connection that writes (WAL_WRITE_LOCK in wal.c).
 WRITE_LOCK_AT: Final = 120
 
 #: Bytes of one copy of the header (WalIndexHdr in wal.c).
 _HEADER_BYTES: Final = 48
-# struct flock of fcntl(2): type, whence, start, length, pid.
-_FLOCK: Final = struct.Struct("hhqqi")
-_WRITE_LOCK: Final = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, WRITE_LOCK_AT, 1, 0)
 
 
 def index_of(path: str) -> int | None:
@@ -58,10 +54,7 @@ def is_changing(descriptor: int) -> bool:
     """
     try:
         headers = os.pread(descriptor, 2 * _HEADER_BYTES, 0)
-        if headers[:_HEADER_BYTES] == headers[_HEADER_BYTES:]:
-            return False
-        found = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, _WRITE_LOCK)
+        return headers[:_HEADER_BYTES] != headers[_HEADER_BYTES:] and is_locked(descriptor, WRITE_LOCK_AT)
     except OSError as error:  # a signal handler has closed it: SQLite tells what is wrong
         reraise_from_handler(error)
         return False
-    return bool(_FLOCK.unpack(found)[0] != fcntl.F_UNLCK)

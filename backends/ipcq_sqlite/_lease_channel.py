@@ -372,8 +372,9 @@ def _after(delay: float) -> tuple[float, float] | tuple[None, None]:
 
 def _due(found: Rows) -> float | None:
     """Return when something is over next, or None if nothing ever is."""
+    due: float | None
     ((due,),) = found[0]
-    return due  # type: ignore[no-any-return]  # a row of SQLite
+    return due
 
 
 def _missing(tokens: Sequence[int], found: Rows) -> list[int]:

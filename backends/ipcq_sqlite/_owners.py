@@ -9,12 +9,12 @@ again, so a number whose byte is not locked has a dead owner, and will always ha
 import fcntl
 import os
 import secrets
-import struct
 from collections.abc import Iterable
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from ipcq.backend import holder_of_byte
+from ipcq_sqlite._byte_lock import is_locked, lock_of
 from ipcq_sqlite._descriptor import open_file
 
 if TYPE_CHECKING:
@@ -24,8 +24,6 @@ _NUMBER_BITS: Final = 62
 #: Seconds between two looks of a channel for dead owners.
 LOOK_SECONDS: Final = 0.02
 
-# struct flock of fcntl(2): type, whence, start, length, pid.
-_FLOCK: Final = struct.Struct("hhqqi")
 _FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -52,7 +50,7 @@ class Owners:
         """Return this channel's number, whose byte is locked from now on."""
         if not self.number:
             number = secrets.randbits(_NUMBER_BITS) | 1
-            fcntl.fcntl(self.descriptor, fcntl.F_OFD_SETLK, _lock_of(number))
+            fcntl.fcntl(self.descriptor, fcntl.F_OFD_SETLK, lock_of(number))
             self.number = self.number or number  # or that of a signal handler's call
         return self.number
 
@@ -62,13 +60,9 @@ class Owners:
 
     def dead(self, numbers: Iterable[int]) -> list[int]:
         """Return those owners that are dead."""
-        dead = [number for number in numbers if number != self.number and not self._lives(number)]
+        dead = [number for number in numbers if number != self.number and not is_locked(self.descriptor, number)]
         self._next_look = monotonic() + LOOK_SECONDS
         return dead
-
-    def _lives(self, number: int) -> bool:
-        found = fcntl.fcntl(self.descriptor, fcntl.F_OFD_GETLK, _lock_of(number))
-        return bool(_FLOCK.unpack(found)[0] != fcntl.F_UNLCK)
 
     def pid_of(self, number: int) -> int | None:
         """Return the process of an owner, or None if it is unknown."""
@@ -82,7 +76,3 @@ class Owners:
         fresh = open_file(self._path, _FLAGS & ~os.O_CREAT)
         os.dup2(fresh.fileno(), self.descriptor, inheritable=False)
         self.number = 0
-
-
-def _lock_of(number: int) -> bytes:
-    return _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, number, 1, 0)

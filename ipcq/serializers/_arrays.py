@@ -274,7 +274,8 @@ class _Reader:
         begin, end = self._buffer(start, shape, size)
         elements = memoryview(self._message)[begin:end]
         # With a shape, memoryview refuses to have no elements.
-        return elements.cast(code) if len(shape) == 1 else elements.cast(code, shape)  # type: ignore[call-overload,no-any-return]
+        arguments: Any = (code,) if len(shape) == 1 else (code, shape)  # mypy wants literals
+        return elements.cast(*arguments)
 
     def _buffer(self, start: object, shape: tuple[int, ...], size: int) -> tuple[int, int]:
         """Return where the next buffer begins and ends, which the message has to say too."""

@@ -1,4 +1,4 @@
-"""How ``ipcq copy`` puts messages back: in order, each once, whoever else uses the queue."""
+"""``ipcq copy`` returns each message to its queue once and in order, even while other processes use the queue."""
 
 import errno
 from collections.abc import Callable
