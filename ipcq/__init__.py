@@ -6,6 +6,8 @@ from ipcq._process import forks as _forks  # noqa: F401  # first, so that a fork
 from ipcq._abilities.dead_letters import DeadLetter, DeadLetters
 from ipcq._abilities.lease import Lease
 from ipcq._abilities.leases import Leases
+from ipcq._abilities.reservation import Reservation
+from ipcq._abilities.view import View
 from ipcq._handle.queue import Message, Queue
 from ipcq._opening.directory import Listing, QueueInfo, exists, queues, unlink
 from ipcq._opening.open import open
@@ -77,6 +79,7 @@ __all__ = (
     "QueueMismatch",
     "QueueNotFound",
     "QueueShutDown",
+    "Reservation",
     "Scope",
     "ShmQueueEmpty",
     "ShmQueueFull",
@@ -84,6 +87,7 @@ __all__ = (
     "TimedOutError",
     "Unsupported",
     "VersionMismatch",
+    "View",
     "backends",
     "exists",
     "open",

@@ -95,6 +95,7 @@ class Leasing(Generic[T]):
         timeout: float | None,
         hold: float | None,
         check: Callable[[], object] = lambda: None,
+        decode: Callable[[bytes], T] | None = None,
     ) -> Lease[T]:
         def lease_one(channel: LeaseChannel) -> Lease[T]:
             self._require_read()
@@ -111,7 +112,7 @@ class Leasing(Generic[T]):
 
             try:
                 leased = attempt() or self._wait_take(attempt, deadline)
-                return self._lent(channel, [leased], seconds, hold)[0]
+                return self._lent(channel, [leased], seconds, hold, decode)[0]
             except MessageQueueError:
                 raise  # nothing was leased, or it was given back
             except BaseException:
@@ -250,7 +251,12 @@ class Leasing(Generic[T]):
         return RENEWED_SECONDS
 
     def _lent(
-        self, channel: LeaseChannel, batch: Sequence[Leased], seconds: float | None, hold: float | None
+        self,
+        channel: LeaseChannel,
+        batch: Sequence[Leased],
+        seconds: float | None,
+        hold: float | None,
+        decode: Callable[[bytes], T] | None = None,
     ) -> list[Lease[T]]:
         """Make the leases of what was leased, except what cannot be decoded."""
         items: list[tuple[Leased, T]] = []
@@ -258,7 +264,7 @@ class Leasing(Generic[T]):
         try:
             for leased in batch:
                 try:
-                    items.append((leased, self._decode(leased.data)))
+                    items.append((leased, (decode or self._decode)(leased.data)))
                 except DecodeError as error:
                     errors.append((leased, error))
         except MemoryError:

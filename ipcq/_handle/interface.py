@@ -7,7 +7,9 @@ and completion would offer it, and programs would depend on it. Plain aliases of
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
+from ipcq._abilities.in_place import writable
 from ipcq._abilities.leases import Leases
+from ipcq._abilities.view import View
 from ipcq._handle.handle import Handle, check_signal
 from ipcq._handle.queue import Queue, check_max_items
 from ipcq._handle.waits import Waits
@@ -21,6 +23,7 @@ __all__ = (
     "asking",
     "check_max_items",
     "check_signal",
+    "copy_into",
     "count_wait",
     "decoded",
     "descriptor",
@@ -38,8 +41,10 @@ __all__ = (
     "slice_of",
     "take",
     "taker",
+    "viewed",
     "waits",
     "wake",
+    "writable",
 )
 
 T = TypeVar("T")
@@ -157,3 +162,13 @@ def encode_all(queue: Queue[T], items: Iterable[T]) -> list[bytes]:
 def expect_no_close(handle: Handle) -> None:
     """Suppress the `ResourceWarning` if this handle is dropped without a close."""
     handle._inherited = True
+
+
+def viewed(queue: Queue[T], received: Received) -> View[T]:
+    """Make the view of a message that `take` returned, on a queue without leases."""
+    return on_channel(queue, lambda _: queue._viewed(received))
+
+
+def copy_into(queue: Queue[T], received: Received, target: memoryview) -> int:
+    """Copy the bytes of a message that `take` returned; raises as `Queue.get_into`."""
+    return on_channel(queue, lambda _: queue._copy_into(received, target))

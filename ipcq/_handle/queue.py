@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Generic, NoReturn, TypeVar
 
+from ipcq._abilities.in_place import InPlace
 from ipcq._abilities.lease import Lease
 from ipcq._abilities.leases import Leasing
 from ipcq._handle.calls import counted
@@ -52,17 +53,18 @@ class Message(Generic[T]):
     """From 0 to 32767; the highest is taken first."""
 
 
-class Queue(Handle, Leasing[T], Generic[T]):
+class Queue(Handle, Leasing[T], InPlace[T], Generic[T]):
     """A handle to a named queue of objects, returned by `ipcq.open`.
 
     Any number of threads may use one handle. Every method raises `QueueClosed` after the handle is closed, `QueueGone`
     within a second after the queue was unlinked, and `MessageQueueError` with the errno for any other system error.
     """
 
-    __slots__ = ("_decode", "_encode")
+    __slots__ = ("_codec", "_decode", "_encode")
 
     def __init__(self, channel: Channel, codec: Codec, origin: Origin) -> None:
         super().__init__(channel, origin)
+        self._codec = codec
         self._encode = codec.encode
         self._decode = codec.decode
         if shortcuts_enabled():

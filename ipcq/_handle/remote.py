@@ -5,9 +5,10 @@ below the channel (`ipcq.backend.ask`), and asks this handle between two attempt
 """
 
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ipcq._abilities.lease import Lease
+from ipcq._abilities.view import View
 from ipcq._handle.origin import Origin
 from ipcq._handle.queue import Message, Queue
 from ipcq._process.deadline import PASSED, deadline_of
@@ -77,8 +78,15 @@ class RemoteQueue(Queue[T]):
         timeout: float | None,
         hold: float | None,
         check: Callable[[], object] = lambda: None,
+        decode: Callable[[bytes], T] | None = None,
     ) -> Lease[T]:
-        return self._asking(block, timeout).run(super()._lease, block, timeout, hold, check)
+        return self._asking(block, timeout).run(super()._lease, block, timeout, hold, check, decode)
+
+    def view(self, block: bool = True, timeout: float | None = None, *, hold: float | None = None) -> View[T]:
+        return self._asking(block, timeout).run(super().view, block, timeout, hold=hold)
+
+    def get_into(self, buffer: Any, block: bool = True, timeout: float | None = None) -> int:
+        return self._asking(block, timeout).run(super().get_into, buffer, block, timeout)
 
 
 def queue_over(channel: Channel, codec: Codec, origin: Origin) -> Queue[T]:

@@ -9,8 +9,9 @@ except ModuleNotFoundError as error:
         f"the library anyio is not installed: pip install '{_DISTRIBUTION}[aio]'", name="anyio", path=__file__
     ) from error
 
+from ipcq.aio._in_place import Reservation, ViewCall
 from ipcq.aio._leases import Lease, LeaseCall, Leases
 from ipcq.aio._open import Opening, open
 from ipcq.aio._queue import Queue
 
-__all__ = ("Lease", "LeaseCall", "Leases", "Opening", "Queue", "open")
+__all__ = ("Lease", "LeaseCall", "Leases", "Opening", "Queue", "Reservation", "ViewCall", "open")

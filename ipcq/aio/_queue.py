@@ -14,6 +14,7 @@ import ipcq
 from ipcq._handle.interface import (
     asking,
     check_max_items,
+    copy_into,
     count_wait,
     decoded,
     encode,
@@ -25,11 +26,14 @@ from ipcq._handle.interface import (
     put_encoded,
     slice_of,
     take,
+    viewed,
     waits,
     wake,
+    writable,
 )
 from ipcq._handle.waits import Descriptor, message_fileno, space_fileno
 from ipcq._process.deadline import NEVER, PASSED, deadline_of, nap, seconds_of
+from ipcq.aio._in_place import Reservation, ViewCall
 from ipcq.aio._leases import Lease, LeaseCall, Leases
 from ipcq.aio._threads import nothing, run_in_thread
 from ipcq.aio._waiters import WaitersByLoop, duplicate_descriptor
@@ -182,6 +186,41 @@ class Queue(Generic[T]):
         """Take messages in a thread; those that a cancelled call takes are kept for the next get."""
         attempt, undo = partial(take, self._queue, max_items), partial(keep, self._queue)
         return await self._serve(self._getters, attempt, deadline, undo)
+
+    # In place
+
+    def reserve(self, size: int, block: bool = True, timeout: float | None = None, *, priority: int = 0) -> Reservation:
+        """Return memory for a message, for ``async with``; as `ipcq.Queue.reserve`."""
+        deadline_of_put = partial(self._deadline, block, timeout)
+        deadline_of_put()  # checks them
+
+        async def put(attempt: Callable[[], None]) -> None:
+            deadline = deadline_of_put()
+            await self._checkpoint()
+            await self._serve(self._putters, attempt, deadline)
+
+        return Reservation(self._queue.reserve(size, False, priority=priority), put)
+
+    def view(self, block: bool = True, timeout: float | None = None, *, hold: float | None = None) -> ViewCall[T]:
+        """Take the next message, to be read in its memory in ``async with``; as `ipcq.Queue.view`."""
+
+        async def take() -> "ipcq.View[T]":
+            deadline = self._deadline(block, timeout)
+            await self._checkpoint()
+            if self._may_block and hold is None and not self.capabilities.leases:
+                return viewed(self._queue, (await self._take(1, deadline))[0])
+            return await self._serve(self._getters, partial(self._queue.view, False, hold=hold), deadline, end_view)
+
+        return ViewCall(take, self._run)
+
+    async def get_into(self, buffer: Any, block: bool = True, timeout: float | None = None) -> int:
+        """Take the next message, and copy its bytes into a buffer; as `ipcq.Queue.get_into`."""
+        deadline = self._deadline(block, timeout)
+        await self._checkpoint()
+        if self._may_block:
+            with on_channel(self._queue, lambda _: writable(buffer)) as target:
+                return copy_into(self._queue, (await self._take(1, deadline))[0], target)
+        return await self._serve(self._getters, partial(self._queue.get_into, buffer, False), deadline)
 
     # Leasing
 
@@ -512,6 +551,13 @@ def give_back(lease: "ipcq.Lease[Any]") -> None:
     """Release a lease that its caller did not get."""
     with suppress(MessageQueueError):  # it is over, or ends by its hold
         lease.release()
+
+
+def end_view(view: "ipcq.View[Any]") -> None:
+    """Give back the message of a view that a cancelled call took."""
+    if view.lease is not None:
+        give_back(view.lease)
+    view.release()
 
 
 def give_back_all(leases: "list[ipcq.Lease[Any]]") -> None:

@@ -20,6 +20,7 @@ from ipcq._process.signals import reraise_from_handler
 from ipcq.errors import DecodeError, EncodeError, InvalidArgument
 from ipcq.serializers import _frame
 from ipcq.serializers._in_c import in_c
+from ipcq.serializers._in_place import Kind
 
 __all__ = ("FIRST_FREE_NUMBER", "Codec", "codec_for", "register")
 
@@ -40,6 +41,8 @@ class Codec(NamedTuple):
     name: str
     encode: Encode
     decode: Decode
+    kind: Kind
+    """What it makes of bytes."""
 
 
 class _Registered(NamedTuple):
@@ -99,7 +102,7 @@ def codec_for(serializer: str, *, allow_pickle: bool = False, type: Any = None) 
         )
     if serializer == "raw":
         raw = _module("raw")
-        return Codec("raw", *in_c(raw.encode, raw.decode, "raw"))
+        return Codec("raw", *in_c(raw.encode, raw.decode, "raw"), kind="raw")
     messagepack = _module("msgspec" if serializer == "msgspec" else "msgpack")
     encode, decode = messagepack.functions(type)
     # Load the module now: decoding a message that was already taken must not fail for lack of a descriptor.
@@ -110,7 +113,10 @@ def codec_for(serializer: str, *, allow_pickle: bool = False, type: Any = None) 
     unframing = _unframing(decode, with_any_keys, allowed, typed=type is not None)
     if plain:
         encode, unframing = in_c(encode, unframing, "bin" if serializer == "msgspec" else "messagepack")
-    return Codec(serializer, encode, unframing)
+    kind: Kind = ""
+    if plain:
+        kind = "arrays" if serializer == "arrays" else "bin"
+    return Codec(serializer, encode, unframing, kind)
 
 
 def _allow_others(allowed: dict[int, Decode], serializer: str, *, allow_pickle: bool) -> Encode | None:

@@ -75,6 +75,12 @@ def encode(item: Any) -> bytes:
         raise _encode_error(item, error) from error
 
 
+def head_of(array: Any) -> bytes:
+    """Return what precedes the elements in the message of one array of NumPy, which has only these in one piece."""
+    writer = _Writer()
+    return b"".join(writer.head(_msgpack.encode(writer.structure(array))))
+
+
 def _encode_error(item: Any, error: Exception) -> EncodeError:
     reraise_from_handler(error)
     with shortage_reported(), importing():
@@ -91,9 +97,12 @@ class _Writer:
         self._end = 0  # from the beginning of the first buffer
 
     def message(self, packed: bytes) -> bytes:
-        head = _HEAD + len(packed).to_bytes(4, "little")
+        return b"".join((*self.head(packed), *self._pieces))
+
+    def head(self, packed: bytes) -> tuple[bytes, bytes, bytes]:
+        """Return what precedes the buffers."""
         padding = _PADDING[: -(_STRUCTURE + len(packed)) % _ALIGNMENT] if self._pieces else b""
-        return b"".join((head, packed, padding, *self._pieces))
+        return _HEAD + len(packed).to_bytes(4, "little"), packed, padding
 
     def structure(self, item: Any) -> Any:
         """Return what MessagePack has to write for an item: the item itself if it has no arrays.

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from ipcq.errors import InvalidArgument
 from ipcq.serializers._unencodable import Unencodable
 
 ARRAY: Final = np.ndarray
@@ -149,6 +150,22 @@ def array_in(
     array: np.ndarray[Any, Any] = np.ndarray(shape, dtype, data, start, order=order)
     _check_text(array)
     return array
+
+
+def array_over(buffer: memoryview, shape: Any, dtype: Any) -> "np.ndarray[Any, Any]":
+    """Return a writable array at the beginning of a buffer.
+
+    Raises:
+        InvalidArgument: It does not fit, its dtype cannot be described, or NumPy knows no such dtype or shape.
+    """
+    try:
+        elements = np.dtype(dtype)
+        _checked_description(elements)
+        return np.ndarray(shape, elements, buffer)
+    except Unencodable as error:
+        raise InvalidArgument(f"no array of {dtype!r} can be put: {error}") from None
+    except (TypeError, ValueError) as error:
+        raise InvalidArgument(f"no array of {dtype!r} and shape {shape!r} in {len(buffer)} bytes: {error}") from error
 
 
 def scalar_in(data: bytes, dtype: "np.dtype[Any]") -> Any:

@@ -12,6 +12,7 @@ import pytest
 
 import ipcq.aio
 from aio.conftest import PATIENCE, Run
+from ipcq.aio._queue import end_view
 from ipcq.aio._threads import _MOST_THREADS
 from ipcq.backend import Operation, ask
 from ipcq.testing.processes import fresh_name
@@ -75,12 +76,24 @@ async def lease_many(queue: "ipcq.aio.Queue[Any]") -> None:
         await each.release()
 
 
+async def view(queue: "ipcq.aio.Queue[Any]") -> None:
+    end_view(await queue.view())
+
+
+async def reserve(queue: "ipcq.aio.Queue[Any]") -> None:
+    async with queue.reserve(4):
+        pass
+
+
 CALLS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "put": ("_try_put", lambda q: q.put("item")),
     "put_many": ("try_put_many", lambda q: q.put_many(["item"])),
     "get": ("_try_get", lambda q: q.get()),
     "get_many": ("_try_get", lambda q: q.get_many()),
     "get_message": ("_try_get", lambda q: q.get_message()),
+    "get_into": ("_try_get", lambda q: q.get_into(bytearray(10))),
+    "reserve": ("_try_put", reserve),
+    "view": ("try_lease", view),
     "lease": ("try_lease", lease),
     "lease_many": ("try_lease_many", lease_many),
     "join": ("counts", lambda q: q.join(0)),
@@ -91,8 +104,8 @@ CALLS: dict[str, tuple[str, Callable[[Any], Any]]] = {
 def test_other_tasks_go_on(handle: "ipcq.Queue[Any]", gate: Gate, run: Run, call: str) -> None:
     """The event loop's thread does not make the call."""
     function, make = CALLS[call]
-    if call not in ("put", "put_many", "join"):
-        handle.put("first")
+    if call not in ("put", "put_many", "reserve", "join"):
+        handle.put(b"first")
     block(handle, gate, function)
 
     async def use() -> None:
@@ -105,7 +118,9 @@ def test_other_tasks_go_on(handle: "ipcq.Queue[Any]", gate: Gate, run: Run, call
     run(use)
 
 
-CANCELLED = {name: CALLS[name] for name in ("get", "get_many", "get_message", "lease", "lease_many")}
+CANCELLED = {
+    name: CALLS[name] for name in ("get", "get_many", "get_message", "get_into", "view", "lease", "lease_many")
+}
 
 
 @pytest.mark.parametrize("call", CANCELLED)

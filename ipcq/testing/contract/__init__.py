@@ -16,6 +16,7 @@ from ipcq.testing.contract._batches import Batches
 from ipcq.testing.contract._delivery import Delivery
 from ipcq.testing.contract._ends import Ends
 from ipcq.testing.contract._handles import Handles
+from ipcq.testing.contract._in_place import InPlace, InPlaceOnLoan
 from ipcq.testing.contract._leases import Leases
 from ipcq.testing.contract._limits import Limits
 from ipcq.testing.contract._names import Names
@@ -29,7 +30,21 @@ __all__ = ("BackendContract",)
 
 
 class BackendContract(
-    Delivery, Batches, Waiting, Signals, Ends, Names, Places, Limits, Handles, Abilities, Leases, Safety, Servers
+    Delivery,
+    Batches,
+    InPlace,
+    InPlaceOnLoan,
+    Waiting,
+    Signals,
+    Ends,
+    Names,
+    Places,
+    Limits,
+    Handles,
+    Abilities,
+    Leases,
+    Safety,
+    Servers,
 ):
     """Prove that a backend keeps the contract: subclass it under a name that begins with ``Test`` and set `backend`.
 
