@@ -3,6 +3,7 @@
 import gc
 import os
 import pickle
+import struct
 import time
 import warnings
 from collections.abc import Iterator
@@ -199,6 +200,7 @@ def test_arrays_need_numpy(raw: Handle, monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_reservation_is_committed_once(raw: Handle) -> None:
     with raw.reserve(2) as reservation:
         reservation.buffer[:] = b"ab"
+        assert "open" in repr(reservation)
         reservation.commit()
         assert reservation.ended
         with pytest.raises(ipcq.InvalidArgument, match="has ended"):
@@ -213,6 +215,14 @@ def test_what_is_dropped_is_given_up_with_a_warning(raw: Handle) -> None:
         raw.reserve(2)
         gc.collect(0)
     assert raw.empty()
+
+
+def test_another_process_is_told_so(raw: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    with raw.reserve(2) as reservation:
+        with monkeypatch.context() as patch, pytest.raises(ipcq.InvalidArgument, match="parent process"):
+            patch.setattr(os, "getpid", lambda: 0)
+            reservation.commit()
+        reservation.cancel()
 
 
 def test_a_forked_child_puts_nothing_of_its_parent_and_does_not_warn(raw: Handle) -> None:
@@ -265,6 +275,13 @@ def test_arrays_of_a_view_lie_in_its_memory(arrays: Handle) -> None:
     with pytest.raises(BufferError), arrays.view() as view:
         array = view.item
     assert array.tolist() == [0, 0, 0]
+
+
+def test_an_export_that_python_counts_is_told_too(raw: Handle) -> None:
+    raw.put(b"1234")
+    with pytest.raises(BufferError, match="refers to the memory"), raw.view() as view:
+        numbers = struct.iter_unpack("<H", view.buffer)
+    assert len(list(numbers)) == 2
 
 
 def test_a_view_that_is_released_stays_so(raw: Handle) -> None:
