@@ -33,6 +33,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 import ipcq
 from ipcq.backend import HIGHEST_PRIORITY, Capabilities, Persistence, Scope
 from ipcq.errors import MessageQueueError, QueueNotFound
+from ipcq.testing._answers import until_answered
 from ipcq.testing.model import NOTHING, Model, Outcome, Step
 from ipcq.testing.processes import Peer, Peers, fresh_name, hear, own_seed, say
 
@@ -237,7 +238,9 @@ class _Handles:
         return queue.put_many([*items, _spoilt(queue, spoilt)] if spoilt else items, block=False)
 
     def _get(self, queue: "ipcq.Queue[Any]", timeout: float | None) -> Any:
-        return queue.get(False) if timeout is None else queue.get(timeout=timeout)
+        if not timeout:
+            return queue.get(timeout is not None, timeout)
+        return until_answered(lambda seconds: queue.get(timeout=seconds), timeout)
 
     def _get_message(self, queue: "ipcq.Queue[Any]") -> list[Any]:
         message = queue.get_message(block=False)

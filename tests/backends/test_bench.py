@@ -10,6 +10,7 @@ import pytest
 
 import ipcq
 from ipcq.testing import processes
+from ipcq.testing._answers import until_answered
 from ipcq.testing.contract import _bench
 from ipcq.testing.contract._bench import Bench, Hang, Worker, watchdog
 from ipcq.testing.processes import Peer, PeerDied
@@ -111,8 +112,8 @@ def test_the_watchdog_of_another_thread_does_not_disturb_a_call_that_returns() -
 
 
 def test_eventually_waits_for_an_error_and_fails_if_it_never_comes() -> None:
-    """QueueFull and QueueEmpty on the way do not count as the expected error."""
-    answers: list[Exception] = [ipcq.QueueEmpty(), ipcq.QueueGone()]
+    """Neither an empty or full queue nor a server without an answer counts as the expected error."""
+    answers: list[Exception] = [ipcq.QueueEmpty(), ipcq.ConnectionLost(), ipcq.QueueGone()]
 
     def call() -> None:
         raise answers.pop(0) if len(answers) > 1 else answers[0]
@@ -121,3 +122,27 @@ def test_eventually_waits_for_an_error_and_fails_if_it_never_comes() -> None:
     assert len(answers) == 1
     with pytest.raises(pytest.fail.Exception, match=r"QueueShutDown was not raised within 0\.05 s"):
         Bench().eventually(ipcq.QueueShutDown, lambda: None, 0.05)
+
+
+def test_a_call_that_got_no_answer_in_time_gets_more_time() -> None:
+    """A server on a busy machine may need longer than the timeout of a test."""
+
+    def call(seconds: float) -> float:
+        if seconds < 0.2:
+            raise ipcq.ConnectionLost
+        return seconds
+
+    assert until_answered(call, 0.05) == 0.2
+
+
+def test_a_server_that_never_answers_is_told() -> None:
+    """In the end, the error is that of the call."""
+    asked = []
+
+    def call(seconds: float) -> None:
+        asked.append(seconds)
+        raise ipcq.ConnectionLost
+
+    with pytest.raises(ipcq.ConnectionLost):
+        until_answered(call, 5.0)
+    assert asked == [5.0, 10.0, 20.0]

@@ -15,6 +15,7 @@ import pytest
 import ipcq
 from ipcq.backend import HIGHEST_PRIORITY, Backend, Capabilities, Channel, Place, Request, Stats
 from ipcq.hooks import GROUP
+from ipcq.testing._answers import until_answered
 from ipcq.testing.contract._bench import HANG, WOKEN, Bench
 
 #: For each capability that a method needs, calls that are refused without it.
@@ -162,7 +163,8 @@ class Abilities(Bench):
         other.get(timeout=HANG)
         with pytest.raises(ipcq.QueueFull):
             while True:
-                other.put(b"", timeout=0.2)  # long enough to begin to wait on a busy machine
+                # Long enough to begin to wait on a busy machine.
+                until_answered(lambda seconds: other.put(b"", timeout=seconds), 0.2)
         right = Stats(
             depth=self.capacity,
             bytes=5,

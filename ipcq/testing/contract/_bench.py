@@ -283,14 +283,14 @@ class Bench:
         return sent
 
     def eventually(self, error: type[Exception], call: Callable[[], object], within: float) -> None:
-        """Repeat a call until it raises `error`, ignoring `QueueFull` and `QueueEmpty`; fail after `within` seconds."""
+        """Repeat a call until it raises `error`, ignoring timeouts and lost answers; fail after `within` seconds."""
         until = time.monotonic() + within
         while time.monotonic() < until:
             try:
                 call()
             except error:
                 return
-            except ipcq.TimedOutError:
+            except (ipcq.TimedOutError, ipcq.ConnectionLost):
                 pass
             time.sleep(0.01)
         pytest.fail(f"{error.__name__} was not raised within {within} s")

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import ipcq
+from ipcq.testing._answers import until_answered
 from ipcq.testing.contract._bench import HANG, Bench
 
 ITEMS: tuple[Any, ...] = (
@@ -188,7 +189,7 @@ class Delivery(Bench):
         taken += map(int, consumer.rest())
         while producer.running() or not queue.empty():
             with suppress(ipcq.QueueEmpty):
-                taken.append(queue.get(timeout=0.1))
+                taken.append(until_answered(lambda seconds: queue.get(timeout=seconds), 0.1))
         assert producer.outcome() == 300
         assert ascends(taken)
         assert len(taken) >= 299
@@ -198,14 +199,14 @@ class Delivery(Bench):
         queue = self.create()
         count = self.fill(queue)
         with pytest.raises(ipcq.QueueFull):
-            queue.put("refused", timeout=0.05)
+            until_answered(lambda seconds: queue.put("refused", timeout=seconds), 0.05)
         assert self.drain(queue) == list(range(count))
 
     def test_a_get_that_found_nothing_took_nothing(self) -> None:
         """C5, clause 11: after QueueEmpty, the next get finds what was put since."""
         queue = self.create()
         with pytest.raises(ipcq.QueueEmpty):
-            queue.get(timeout=0.05)
+            until_answered(lambda seconds: queue.get(timeout=seconds), 0.05)
         queue.put("next")
         assert queue.get(timeout=HANG) == "next"
 

@@ -16,10 +16,10 @@ from ipcq.testing.contract._bench import HANG, NOTICED, WOKEN, Bench
 
 #: Each method that accesses the queue.
 VERBS: dict[str, Callable[["ipcq.Queue[Any]"], object]] = {
-    "put": lambda queue: queue.put("item", timeout=0.1),
+    "put": lambda queue: queue.put("item", timeout=HANG),
     "put_nowait": lambda queue: queue.put_nowait("item"),
     "put_many": lambda queue: queue.put_many(["item"], block=False),
-    "get": lambda queue: queue.get(timeout=0.1),
+    "get": lambda queue: queue.get(timeout=HANG),
     "get_nowait": lambda queue: queue.get_nowait(),
     "get_many": lambda queue: queue.get_many(block=False),
     "get_message": lambda queue: queue.get_message(block=False),
@@ -181,7 +181,7 @@ class Ends(Bench):
 
             def use(queue: "ipcq.Queue[Any]" = queue) -> None:
                 while True:
-                    with suppress(ipcq.TimedOutError):
+                    with suppress(ipcq.TimedOutError, ipcq.ConnectionLost):
                         VERBS[verb](queue)
 
             user = self.start(use)
