@@ -303,6 +303,7 @@ def run_scalable(session: nox.Session, size: str, fuzz_seconds: int) -> None:
     growing = [f"tests/processes/test_{name}.py" for name in (*files.split(), "threads", "wakeups")]
     chosen = session.posargs or [
         *growing,
+        "tests/backends/test_redis.py",
         "tests/backends/test_redis_network.py",
         "tests/backends/test_redis_storms.py",
         "tests/aio/test_cancel.py",

@@ -1,15 +1,19 @@
-"""A proxy in front of a Redis server, as a program: ``python redis_proxy.py PORT SERVER_PORT``.
+"""A proxy in front of a Redis server, as a program: ``python redis_proxy.py ADDRESS SERVER_PORT SLOW``.
 
-It forwards one request at a time on each connection, and on demand drops the reply. Its control port, which it prints,
-takes one line: ``open``, ``close`` (then it refuses connections), ``drop COUNT AFTER`` or ``requests``.
+It forwards one request at a time on each connection, and on demand drops the reply. SLOW of 100 replies are late, as on
+a busy machine. Its control port, which it prints, takes one line: ``open``, ``close`` (then it refuses connections),
+``drop COUNT AFTER`` or ``requests``.
 """
 
 import asyncio
+import random
 import sys
 from contextlib import suppress
 
 #: The commands of a new connection.
 GREETING = (b"AUTH", b"SELECT", b"TIME")
+#: How late a late reply is, in seconds: more than most timeouts in tests.
+LATE_SECONDS = 0.15
 
 
 class Gone(Exception):
@@ -35,15 +39,15 @@ async def read_reply(reader: asyncio.StreamReader) -> tuple[bytes, list[bytes]]:
 
 
 class Proxy:
-    def __init__(self, port: int, server_port: int) -> None:
-        self.port, self.server_port = port, server_port
+    def __init__(self, address: str, server_port: int, slow: int) -> None:
+        self.address, self.port, self.server_port, self.slow = address, 0, server_port, slow
         self.requests = self.drop = self.after = 0
         self.listener: asyncio.Server | None = None
         self.tasks: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
         if self.listener is None:
-            self.listener = await asyncio.start_server(self.serve, "127.0.0.1", self.port, limit=1 << 26)
+            self.listener = await asyncio.start_server(self.serve, self.address, self.port, limit=1 << 26)
             self.port = self.listener.sockets[0].getsockname()[1]
 
     def close(self) -> None:
@@ -98,6 +102,8 @@ class Proxy:
                     reading.cancel()
                     return
                 self.after -= 1
+            if random.randrange(100) < self.slow:
+                await asyncio.sleep(LATE_SECONDS)
             writer.write(reply)
             await writer.drain()
 
@@ -116,8 +122,8 @@ class Proxy:
 
 
 async def main() -> None:
-    port, server_port = map(int, sys.argv[1:3])
-    proxy = Proxy(port, server_port)
+    address, *numbers = sys.argv[1:]
+    proxy = Proxy(address, *map(int, numbers))
     server = await asyncio.start_server(proxy.control, "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()

@@ -7,8 +7,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -101,12 +101,28 @@ class RedisProcess:
 
 
 class ProxiedRedis(RedisProcess):
-    """A Redis server behind a proxy that drops replies and counts requests."""
+    """A Redis server behind a proxy that drops replies and counts requests.
 
-    def __init__(self, directory: Path, **settings: str) -> None:
-        super().__init__(directory, **settings)
-        command = [sys.executable, redis_proxy.__file__, "0", str(self.port)]
-        self.proxy = subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "PYTHONWARNINGS": "ignore"})
+    Args:
+        directory: Where the server keeps its data.
+        address: Where the proxy listens.
+        inside: Moves this thread to the machine of both.
+        slow: How many of 100 replies are late.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        address: str = "127.0.0.1",
+        inside: Callable[[], AbstractContextManager[None]] = nullcontext,
+        slow: int = 0,
+    ) -> None:
+        self.address, self.inside = address, inside
+        super().__init__(directory)
+        command = [sys.executable, redis_proxy.__file__, address, str(self.port), str(slow)]
+        env = {**os.environ, "PYTHONWARNINGS": "ignore"}
+        with inside():
+            self.proxy = subprocess.Popen(command, stdout=subprocess.PIPE, env=env)
         servers.add(str(self.proxy.pid))
         assert self.proxy.stdout is not None
         with self.proxy.stdout as output:
@@ -115,16 +131,20 @@ class ProxiedRedis(RedisProcess):
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.outer_port}/0/"
+        return f"redis://{self.address}:{self.outer_port}/0/"
 
     def _tell(self, *words: Any) -> int:
-        with socket.create_connection(("127.0.0.1", self.control_port), timeout=PATIENCE) as end:
+        with (
+            self.inside(),
+            socket.create_connection(("127.0.0.1", self.control_port), timeout=PATIENCE) as end,
+            end.makefile() as file,
+        ):
             end.sendall(" ".join(map(str, words)).encode() + b"\n")
-            with end.makefile() as file:
-                return int(file.readline())
+            return int(file.readline())
 
     def start(self) -> None:
-        super().start()
+        with self.inside():
+            super().start()
         if hasattr(self, "control_port"):
             self._tell("open")
 

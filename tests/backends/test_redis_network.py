@@ -1,6 +1,6 @@
 """C3, C4, C30, C41: two machines use one Redis server; two network namespaces stand in for them.
 
-The server is on the near machine, and listens on its end of the link.
+The server is on the near machine, and listens on its end of the link. test_redis.py has the whole suite over it.
 """
 
 import re
