@@ -1,13 +1,17 @@
-"""Two network namespaces of Linux, joined by a link, in place of two machines."""
+"""Two network namespaces of Linux, joined by a link, in place of two machines.
+
+They have no names, only descriptors of this process: they end with it and its children, however it ends.
+"""
 
 import ctypes
 import os
-import secrets
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from io import FileIO
+from typing import Self
 
 import pytest
 
@@ -24,9 +28,11 @@ CLONE_NEWNET = 0x40000000
 #: The name of the link's end in each namespace.
 LINK = "wire"
 
+_system = ctypes.CDLL(None, use_errno=True)
+
 
 def ip(*words: str) -> None:
-    """Run the program ip(8)."""
+    """Run the program ip(8) in the namespace of this thread."""
     done = subprocess.run([PROGRAM, *words], capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"ip {' '.join(words)}: {done.stderr}"
 
@@ -34,42 +40,65 @@ def ip(*words: str) -> None:
 class Machine:
     """A network namespace, with its loopback interface and one end of the link."""
 
-    def __init__(self, name: str, address: str) -> None:
-        self.name, self.address = name, address
+    def __init__(self, address: str) -> None:
+        self.address = address
+        with _current() as outside:
+            _do(_system.unshare(CLONE_NEWNET), "unshare")
+            try:
+                self._namespace = _current()
+            finally:
+                _enter(outside)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._namespace.close()
+
+    @property
+    def path(self) -> str:
+        """The path of the namespace, for other processes."""
+        return f"/proc/{os.getpid()}/fd/{self._namespace.fileno()}"
 
     @contextmanager
     def inside(self) -> Iterator[None]:
         """Move this thread into the namespace, with the threads and processes that it starts."""
-        with open("/proc/thread-self/ns/net", "rb") as outside, open(f"/run/netns/{self.name}", "rb") as inside:
-            _enter(inside.fileno())
+        with _current() as outside:
+            _enter(self._namespace)
             try:
                 yield
             finally:
-                _enter(outside.fileno())
+                _enter(outside)
 
     def set_link(self, state: str) -> None:
         """Set this end of the link ``up`` or ``down``."""
-        ip("-n", self.name, "link", "set", LINK, state)
+        with self.inside():
+            ip("link", "set", LINK, state)
 
 
-def _enter(namespace: int) -> None:
-    library = ctypes.CDLL(None, use_errno=True)
-    if library.setns(namespace, CLONE_NEWNET):  # in os since Python 3.12
-        raise OSError(ctypes.get_errno(), "setns(CLONE_NEWNET) is needed, and refused here")
+def _current() -> FileIO:
+    """Return a descriptor of this thread's namespace."""
+    return FileIO("/proc/thread-self/ns/net")
+
+
+def _enter(namespace: FileIO) -> None:
+    _do(_system.setns(namespace.fileno(), CLONE_NEWNET), "setns")
+
+
+def _do(result: int, what: str) -> None:
+    if result:  # these calls are in os since Python 3.12
+        raise OSError(ctypes.get_errno(), f"{what}(CLONE_NEWNET) is needed, and refused here")
 
 
 @contextmanager
 def two_machines() -> Iterator[tuple[Machine, Machine]]:
-    """Make two namespaces, and remove them in the end, whatever happens."""
-    prefix = f"ipcq-{os.getpid()}-{secrets.token_hex(4)}"
-    near, far = Machine(f"{prefix}-near", "10.0.0.1"), Machine(f"{prefix}-far", "10.0.0.2")
-    with ExitStack() as stack:
+    """Make two namespaces, and remove them in the end."""
+    with Machine("10.0.0.1") as near, Machine("10.0.0.2") as far:
+        with near.inside():
+            ip("link", "add", LINK, "type", "veth", "peer", "name", LINK, "netns", far.path)
         for machine in (near, far):
-            ip("netns", "add", machine.name)
-            stack.callback(ip, "netns", "delete", machine.name)
-        ip("link", "add", LINK, "netns", near.name, "type", "veth", "peer", "name", LINK, "netns", far.name)
-        for machine in (near, far):
-            ip("-n", machine.name, "address", "add", f"{machine.address}/24", "dev", LINK)
-            for link in ("lo", LINK):
-                ip("-n", machine.name, "link", "set", link, "up")
+            with machine.inside():
+                ip("address", "add", f"{machine.address}/24", "dev", LINK)
+                for link in ("lo", LINK):
+                    ip("link", "set", link, "up")
         yield near, far

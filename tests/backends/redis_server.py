@@ -23,6 +23,7 @@ if sys.platform != "linux":
 
 library("redis")
 PROGRAM = shutil.which("redis-server") or required("redis-server is missing: sudo apt-get install redis-server")
+SETPRIV = shutil.which("setpriv") or required("setpriv is missing: sudo apt-get install util-linux")
 
 #: Seconds for a server to start.
 PATIENCE = 30.0
@@ -41,6 +42,13 @@ def ask(port: int, *words: str) -> bytes:
             b"".join([b"*%d\r\n" % len(words), *(b"$%d\r\n%s\r\n" % (len(each), each.encode()) for each in words)])
         )
         return end.recv(1 << 16)
+
+
+def started(command: list[str], **options: Any) -> "subprocess.Popen[bytes]":
+    """Start a program that ends with this thread, so a run that is killed leaves no server behind."""
+    process = subprocess.Popen([SETPRIV, "--pdeathsig", "KILL", *command], **options)
+    servers.add(str(process.pid))
+    return process
 
 
 class RedisProcess:
@@ -69,8 +77,7 @@ class RedisProcess:
         command += ["--loglevel", "warning", "--logfile", str(self.directory / "log")]
         for setting, value in self.settings.items():
             command += [f"--{setting.replace('_', '-')}", value]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        servers.add(str(self.process.pid))
+        self.process = started(command, stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + PATIENCE
         while not self._answers():
             assert self.process.poll() is None, (self.directory / "log").read_text()
@@ -122,8 +129,7 @@ class ProxiedRedis(RedisProcess):
         command = [sys.executable, redis_proxy.__file__, address, str(self.port), str(slow)]
         env = {**os.environ, "PYTHONWARNINGS": "ignore"}
         with inside():
-            self.proxy = subprocess.Popen(command, stdout=subprocess.PIPE, env=env)
-        servers.add(str(self.proxy.pid))
+            self.proxy = started(command, stdout=subprocess.PIPE, env=env)
         assert self.proxy.stdout is not None
         with self.proxy.stdout as output:
             self.control_port = int(output.readline())

@@ -8,17 +8,19 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import ipcq
 from backends.network import Machine, two_machines
-from backends.redis_server import RedisProcess, ask, certify, free_port
+from backends.redis_server import ProxiedRedis, RedisProcess, ask, certify, free_port
 from ipcq.errors import ConnectionLost, LeaseLost, QueueEmpty
 from ipcq.testing._answers import until_answered
 from ipcq.testing.processes import Peers, fresh_name, hear, own_seed, say, until
 from ipcq.testing.storm import stress
+from leftovers import ended
 from processes.programs import SMALL
 from processes.sizes import size
 
@@ -233,6 +235,23 @@ def test_a_put_without_a_timeout_arrives_once(
     assert jobs.get_many(timeout=PATIENCE) == ["once"]
     with pytest.raises(QueueEmpty):
         until_answered(lambda seconds: jobs.get(timeout=seconds), 0.1)
+
+
+def serve(directory: str) -> None:
+    """Run a server and a proxy between two machines; tell their pids, and wait."""
+    with two_machines() as (near, _):
+        server = ProxiedRedis(Path(directory), near.address, near.inside)
+        say([process.pid for process in (server.process, server.proxy) if process is not None])
+        hear()
+
+
+def test_a_killed_run_leaves_no_server(peers: Peers, tmp_path: Path) -> None:
+    """Nor namespaces, which end with their last process."""
+    run = peers.spawn(serve, str(tmp_path))
+    pids = run.hear()
+    assert [ended(str(pid)) for pid in pids] == [False, False]
+    run.kill()
+    until(lambda: all(ended(str(pid)) for pid in pids), PATIENCE)
 
 
 @pytest.mark.storm
