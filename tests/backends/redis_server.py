@@ -1,6 +1,7 @@
 """Redis servers that tests start on the loopback interface, stop, restart and disturb, each with its own directory."""
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -22,11 +23,19 @@ if sys.platform != "linux":
     pytest.skip("the server is installed on Linux alone", allow_module_level=True)
 
 library("redis")
-PROGRAM = shutil.which("redis-server") or required("redis-server is missing: sudo apt-get install redis-server")
+#: Another server, such as Valkey, can be tested too.
+_NAME = os.environ.get("IPCQ_TEST_REDIS") or "redis-server"
+PROGRAM = shutil.which(_NAME) or required(f"{_NAME} is missing: sudo apt-get install redis-server")
 SETPRIV = shutil.which("setpriv") or required("setpriv is missing: sudo apt-get install util-linux")
 
 #: Seconds for a server to start.
 PATIENCE = 30.0
+
+
+def version() -> tuple[int, ...]:
+    """Return the first two numbers of the server's release."""
+    text = subprocess.run([PROGRAM, "--version"], capture_output=True, text=True, check=True).stdout
+    return tuple(map(int, re.findall(r"v=(\d+)\.(\d+)", text)[0]))
 
 
 def free_port() -> int:
