@@ -31,12 +31,15 @@ _MOST_LOST: Final = 1000
 _MOST_IDLE: Final = 8
 
 
-#: The first line of a script, by whether it runs if the server is out of memory. Redis before 7 has no such line.
+#: The first line of a script, by whether it runs if the server is out of memory.
 _FLAGS: Final = {False: "#!lua\n", True: "#!lua flags=allow-oom\n"}
+#: The same for Redis before 7. It has no flags, but never refuses memory to a script that has already written. This
+#: command counts as a write, and changes nothing: a queue does not expire.
+_BEFORE_FLAGS: Final = {False: "", True: "redis.call('PERSIST', KEYS[1])\n"}
 
 
 def _text(script: Script, flags: bool) -> str:
-    return _FLAGS[script.shrinking] + script.text if flags else script.text
+    return (_FLAGS if flags else _BEFORE_FLAGS)[script.shrinking] + script.text
 
 
 @cache
