@@ -21,6 +21,7 @@ from functools import partial
 from typing import Any, Final
 
 import ipcq
+from ipcq.testing._answers import until_answered
 from ipcq.testing.oracle import Delivery, Ledger, Tag
 from ipcq.testing.processes import say
 
@@ -63,7 +64,7 @@ NAME_ERRORS: Final = (ipcq.QueueNotFound, ipcq.QueueExists, ipcq.QueueGone, ipcq
 
 def attached(name: str, backend: str) -> "ipcq.Queue[object]":
     """Attach to an existing queue: the opener of storms over a queue of ipcq."""
-    return ipcq.open(name, backend, create=False)
+    return until_answered(lambda seconds: ipcq.open(name, backend, create=False, open_timeout=seconds), PATIENCE)
 
 
 class Worker:
