@@ -22,8 +22,9 @@ after its client has given it up.
 writes its reply first, and takes messages last.
 
 *Waiting.* A script that finds nothing to take, or no space, returns the number of the last change. The client waits for
-a later entry of the stream. Such an entry is written only while somebody waits. It wakes all who wait: a token that wakes
-one of them would be lost with a process that is killed before it takes the message, and the others would sleep on.
+a later entry of the stream. Such an entry is written only while somebody waits. It wakes all who wait: a token that
+wakes one of them would be lost with a process that is killed before it takes the message, and the others would sleep
+on.
 """
 
 from typing import Final, NamedTuple
