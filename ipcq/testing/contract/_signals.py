@@ -195,6 +195,7 @@ whole()
         """C12: calls in a handler work or raise, and never deadlock, whatever the handler interrupts."""
         self.run(
             """
+            import itertools
             queue = create()
             calls = depth = 0
             over = False
@@ -219,17 +220,17 @@ whole()
             signal.signal(signal.SIGALRM, handler)
             dice = random.Random(1)
             until = time.monotonic() + 5  # if calls are slow, fewer are enough
-            while calls < 400 and (calls < 40 or time.monotonic() < until):
-                for call in (
-                    lambda: queue.put("main", timeout=0.01), lambda: queue.get(timeout=0.01), queue.qsize,
-                    lambda: queue.put_many(["main", "main"], block=False), lambda: queue.get_many(block=False),
-                    queue.clear, queue.stats, lambda: attach().close(),
-                ):
-                    signal.setitimer(signal.ITIMER_REAL, dice.uniform(0.00001, 0.001))
-                    try:
-                        call()
-                    except ipcq.MessageQueueError:
-                        pass
+            turn = itertools.cycle((
+                lambda: queue.put("main", timeout=0.01), lambda: queue.get(timeout=0.01), queue.qsize,
+                lambda: queue.put_many(["main", "main"], block=False), lambda: queue.get_many(block=False),
+                queue.clear, queue.stats, lambda: attach().close(),
+            ))
+            while calls < 400 and (calls < 10 or time.monotonic() < until):
+                signal.setitimer(signal.ITIMER_REAL, dice.uniform(0.00001, 0.001))
+                try:
+                    next(turn)()
+                except ipcq.MessageQueueError:
+                    pass
             over = True
             signal.setitimer(signal.ITIMER_REAL, 0)
             queue.clear()
