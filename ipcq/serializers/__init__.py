@@ -28,6 +28,9 @@ __all__ = ("FIRST_FREE_NUMBER", "Codec", "codec_for", "register")
 FIRST_FREE_NUMBER: Final = 1001
 _LARGEST_NUMBER: Final = 2**32 - 1
 
+#: Larger pickles, in bytes, are read in place. For others, a copy takes less time.
+_LARGE: Final = 1 << 14
+
 Encode = Callable[[Any], bytes]
 Decode = Callable[[bytes], Any]
 
@@ -125,8 +128,9 @@ def _allow_others(allowed: dict[int, Decode], serializer: str, *, allow_pickle: 
     if allow_pickle:
         pickle = _module("pickle")
         allowed[_frame.PICKLE] = pickle.decode
+        allowed[_frame.PICKLE_AND_BUFFERS] = pickle.decode_with_buffers
         if serializer == "pickle":
-            encode = _framing(serializer, _frame.PICKLE, pickle.encode)
+            encode = pickle.encode
     if serializer == "arrays":
         arrays = _module("arrays")
         allowed[_frame.ARRAYS], encode = arrays.decode, arrays.encode
@@ -156,16 +160,11 @@ def _framing(name: str, number: int, encode: Encode) -> Encode:
         except Exception as error:
             reraise_from_handler(error)
             raise EncodeError(
-                f"serializer {name!r} cannot encode this {type(item).__name__}: {error}: {_encode_advice(number)}"
+                f"serializer {name!r} cannot encode this {type(item).__name__}: {error}: extend its encode for that "
+                "type, or put the parts of the item"
             ) from error
 
     return framed
-
-
-def _encode_advice(number: int) -> str:
-    if number == _frame.PICKLE:
-        return "put its parts: pickle takes classes and functions at the top level of a module, and no open files"
-    return "extend its encode for that type, or put the parts of the item"
 
 
 def _with_any_keys(decode: Decode, decode_any_keys: Decode) -> Decode:
@@ -210,10 +209,17 @@ def _unframing(messagepack: Decode, with_any_keys: Decode, allowed: dict[int, De
         decoder = allowed.get(number)
         if decoder is None:
             raise DecodeError(_refusal(number), data=data)
-        # Arrays are aligned from the beginning of the message.
-        return _decoded(decoder, number, data if number == _frame.ARRAYS else data[start:], data)
+        return _decoded(decoder, number, _payload(data, number, start), data)
 
     return decode
+
+
+def _payload(data: bytes, number: int, start: int) -> bytes | memoryview:
+    if number in _frame.WITH_BUFFERS:
+        return data
+    if number == _frame.PICKLE and len(data) >= _LARGE:
+        return memoryview(data)[start:]
+    return data[start:]
 
 
 def _as_messagepack(with_any_keys: Decode, data: bytes) -> Any:
@@ -230,19 +236,23 @@ def _as_messagepack(with_any_keys: Decode, data: bytes) -> Any:
         ) from error
 
 
-def _decoded(decoder: Decode, number: int, payload: bytes, data: bytes) -> Any:
+def _decoded(decoder: Decode, number: int, payload: Any, data: bytes) -> Any:
     try:
         return decoder(payload)
     except MemoryError:
         raise  # as above
     except Exception as error:
         reraise_from_handler(error)
-        name = "'arrays'" if number == _frame.ARRAYS else f"number {number}"
+        name = _NAMES.get(number, f"number {number}")
         raise DecodeError(f"serializer {name} cannot decode it: {error}", data=data) from error
 
 
+#: The bundled serializers in errors.
+_NAMES: Final = {_frame.PICKLE: "'pickle'", _frame.ARRAYS: "'arrays'", _frame.PICKLE_AND_BUFFERS: "'pickle'"}
+
+
 def _refusal(number: int) -> str:
-    if number == _frame.PICKLE:
+    if number in (_frame.PICKLE, _frame.PICKLE_AND_BUFFERS):
         return (
             "it is a pickle, which this handle does not allow: open with allow_pickle=True if you trust the producers"
         )

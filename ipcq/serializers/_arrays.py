@@ -34,9 +34,6 @@ _VERSION: Final = 1
 _HEAD: Final = _frame.mark(_frame.ARRAYS) + bytes((_VERSION, 0))
 #: Bytes before the structure: the head, and the size of the structure.
 _STRUCTURE: Final = len(_HEAD) + 4
-#: Buffers begin at multiples of this number of bytes.
-_ALIGNMENT: Final = 64
-_PADDING: Final = bytes(_ALIGNMENT)
 
 # MessagePack's types of extensions.
 _NDARRAY, _SCALAR, _ARRAY, _MEMORYVIEW = _EXTENSIONS = range(96, 100)
@@ -101,7 +98,7 @@ class _Writer:
 
     def head(self, packed: bytes) -> tuple[bytes, bytes, bytes]:
         """Return what precedes the buffers."""
-        padding = _PADDING[: -(_STRUCTURE + len(packed)) % _ALIGNMENT] if self._pieces else b""
+        padding = _frame.padding(_STRUCTURE + len(packed)) if self._pieces else b""
         return _HEAD + len(packed).to_bytes(4, "little"), packed, padding
 
     def structure(self, item: Any) -> Any:
@@ -183,9 +180,9 @@ class _Writer:
         return self._extension(_MEMORYVIEW, elements, _element(_FORMATS[code][0], item.itemsize), shape, code)
 
     def _extension(self, code: int, elements: Any, description: Any, shape: tuple[int, ...], form: str) -> Any:
-        padding = -self._end % _ALIGNMENT
-        start = self._end + padding
-        self._pieces += (_PADDING[:padding], elements)
+        padding = _frame.padding(self._end)
+        start = self._end + len(padding)
+        self._pieces += padding, elements
         self._end = start + elements.nbytes
         return msgpack.ExtType(code, _msgpack.encode((start, description, shape, form)))
 
@@ -225,7 +222,7 @@ class _Reader:
     def __init__(self, message: bytes, end: int) -> None:
         self.end = end  # of what has been read
         self._message = message
-        self._first = end + -end % _ALIGNMENT
+        self._first = end + -end % _frame.ALIGNMENT
         self._scalars: dict[bytes, Any] = {}
         self._hashes: dict[int, int] = {}
         self._collisions = 0
@@ -288,7 +285,7 @@ class _Reader:
 
     def _buffer(self, start: object, shape: tuple[int, ...], size: int) -> tuple[int, int]:
         """Return where the next buffer begins and ends, which the message has to say too."""
-        begin = self.end + -self.end % _ALIGNMENT
+        begin = self.end + -self.end % _frame.ALIGNMENT
         if type(start) is not int or start != begin - self._first:
             raise ValueError(f"a buffer is at {start!r} and should be at {begin - self._first}")
         end = begin + math.prod(shape) * size

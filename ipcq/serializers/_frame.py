@@ -1,4 +1,4 @@
-"""The header of every message that is not MessagePack: 0xC1 and the serializer's number."""
+"""The header of every message that is not MessagePack: 0xC1 and the serializer's number. The gaps before buffers."""
 
 from typing import Final
 
@@ -8,6 +8,14 @@ MARK: Final = 0xC1
 MSGPACK: Final = 0
 PICKLE: Final = 1
 ARRAYS: Final = 2
+PICKLE_AND_BUFFERS: Final = 3
+
+#: The numbers of serializers whose messages have buffers, which are aligned from the beginning of the message.
+WITH_BUFFERS: Final = frozenset((ARRAYS, PICKLE_AND_BUFFERS))
+
+#: Buffers begin at multiples of this number of bytes.
+ALIGNMENT: Final = 64
+_PADDING: Final = bytes(ALIGNMENT)
 
 # Since protocol 2, every pickle begins with the opcode 0x80 and its protocol number.
 _PROTOCOLS: Final = (b"\2", b"\3", b"\4", b"\5")
@@ -25,6 +33,11 @@ def mark(number: int) -> bytes:
     return bytes((MARK, *groups))
 
 
+def padding(end: int) -> bytes:
+    """Return the zeros between the end of a part of a message and the next buffer."""
+    return _PADDING[: -end % ALIGNMENT]
+
+
 def is_pickle(data: bytes) -> bool:
     """Return whether this is a pickle without a header: in MessagePack nothing follows the empty map 0x80."""
     return data[:1] == b"\x80" and data[1:2] in _PROTOCOLS
@@ -32,6 +45,8 @@ def is_pickle(data: bytes) -> bool:
 
 def split(data: bytes) -> tuple[int, int]:
     """Return the serializer's number in the header of a message, and where the payload begins."""
+    if len(data) > 1 and data[1] < 0x80:
+        return data[1], 2
     number = 0
     for place, group in enumerate(data[1 : 1 + _MAX_GROUPS]):
         number |= (group & 0x7F) << 7 * place

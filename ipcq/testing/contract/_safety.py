@@ -46,7 +46,8 @@ class Safety(Bench):
             pickles = [pickle.dumps(Trap(), protocol) for protocol in range(pickle.HIGHEST_PROTOCOL + 1)]
             pickles += [b"cos\\nsystem\\n(S'exit 1'\\ntR.", b"c__builtin__\\neval\\n(S'1'\\ntR."]
             marks = [b"", b"\\xc4\\x20"]
-            marks += [b"\\xc1" + number for number in (b"\\x00", b"\\x01", b"\\x81\\x00", b"\\x02", b"\\xe8\\x07")]
+            numbers = b"\\x00", b"\\x01", b"\\x81\\x00", b"\\x02", b"\\x03", b"\\xe8\\x07"
+            marks += [b"\\xc1" + number for number in numbers]
             harmless = [b"\\xc1\\x01", b"\\x01", b"\\xc1", b"", b"\\x91"]
             queue, raw = create(), attach(serializer="raw")
             taken = []
