@@ -122,6 +122,7 @@ ONCE = (
     "tests/backends/test_wrong.py",
     "tests/benchmarks",
     "tests/cli",
+    "tests/core/test_serializers_tables.py",
     "tests/csan",
     "tests/packaging",
     "tests/processes",

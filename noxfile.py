@@ -125,7 +125,7 @@ def tests(session: nox.Session) -> None:
     Slow tests that hardly depend on the version run only on the Python that runs nox: storms of processes, programs,
     hostile bytes, limits, the command line, the documentation. GitHub's workflows run nox with each Python.
     """
-    install(session, "tests")
+    install(session, "tests", *(("tables",) if session.python == DEFAULT else ()))
     version = str(session.run("python", "-c", VERSION_CODE, silent=True)).split()[-1]
     print(f"ipcq: running the tests on CPython {version}", flush=True)
     if session.posargs:
@@ -202,7 +202,7 @@ def bare(session: nox.Session) -> None:
 @nox.session(python=DEFAULT, default=False)
 def hidden(session: nox.Session) -> None:
     """Run the tests with each bundled backend hidden in turn, as if ipcq did not have it; takes minutes for each."""
-    install(session, "tests")
+    install(session, "tests", "tables")
     for name in str(session.run("python", "tests/packaging/hide.py", silent=True)).split():
         install(session)  # with all backends
         session.run("python", "tests/packaging/hide.py", name)

@@ -4,4 +4,4 @@ from ipcq._pyinstaller import collected
 
 datas, hiddenimports = collected()
 # ipcq uses these only if the program imports them. PyInstaller would pack them whenever they are installed.
-excludedimports = ["gevent", "numpy"]
+excludedimports = ["gevent", "numpy", "pandas", "polars", "pyarrow"]

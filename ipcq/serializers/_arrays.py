@@ -1,7 +1,7 @@
-"""MessagePack with arrays, whose elements follow the MessagePack.
+"""MessagePack with arrays and tables, whose elements follow the MessagePack.
 
-docs/explanation/wire.md has the format. An item without arrays is written as MessagePack alone. Arrays of NumPy and
-memoryviews come back as views of the message, without a copy.
+docs/explanation/wire.md has the format. An item without arrays is written as MessagePack alone. Arrays of NumPy,
+memoryviews and tables of Arrow come back as views of the message, without a copy.
 """
 
 import array
@@ -11,6 +11,7 @@ import struct
 import sys
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from importlib import import_module
 from types import NoneType
 from typing import Any, Final
 
@@ -36,12 +37,18 @@ _HEAD: Final = _frame.mark(_frame.ARRAYS) + bytes((_VERSION, 0))
 _STRUCTURE: Final = len(_HEAD) + 4
 
 # MessagePack's types of extensions.
-_NDARRAY, _SCALAR, _ARRAY, _MEMORYVIEW = _EXTENSIONS = range(96, 100)
+_NDARRAY, _SCALAR, _ARRAY, _MEMORYVIEW, _TABLE, _FRAME = _EXTENSIONS = range(96, 102)
 
 #: Classes of values that MessagePack takes as they are.
 _PLAIN: Final = frozenset((NoneType, bool, int, float, str, bytes, bytearray, datetime))
 
 _NATIVE: Final = "<" if sys.byteorder == "little" else ">"
+#: What the stream of a table was, and becomes again.
+_BATCH_OF_ARROW, _TABLE_OF_ARROW, _FRAME_OF_POLARS = "RecordBatch", "Table", "polars"
+
+#: The names of classes of tables. Only for these the library is looked up.
+_TABLES: Final = frozenset(("DataFrame", "RecordBatch", "Table"))
+
 _ELEMENT: Final = re.compile("([<>|])([biufSU])([1-8])")
 
 
@@ -118,15 +125,15 @@ class _Writer:
                 raise Unencodable(f"extension {item.code} stands for an array", "choose another code")
         elif issubclass(kind, list | tuple):
             return self._sequence(item)
-        elif kind is array.array:
-            return self._array(item)
-        elif kind is memoryview:
-            return self._memoryview(item)
+        elif kind in (array.array, memoryview):
+            return self._array(item) if kind is array.array else self._memoryview(item)
         elif NUMPY and issubclass(kind, _numpy.ARRAY):
             return self._ndarray(item)
         # Scalars that are a float, str or bytes too are written as such.
         elif NUMPY and issubclass(kind, _numpy.SCALAR) and not issubclass(kind, float | str | bytes):
             return self._scalar(item)
+        elif kind.__name__ in _TABLES:
+            return self._table(item)
         return item
 
     def _dict(self, item: dict[Any, Any]) -> dict[Any, Any]:
@@ -179,12 +186,79 @@ class _Writer:
         elements = item if item.c_contiguous else memoryview(item.tobytes())
         return self._extension(_MEMORYVIEW, elements, _element(_FORMATS[code][0], item.itemsize), shape, code)
 
-    def _extension(self, code: int, elements: Any, description: Any, shape: tuple[int, ...], form: str) -> Any:
+    def _table(self, item: Any) -> Any:
+        library, _, _ = type(item).__module__.partition(".")
+        write = _TABLE_WRITERS.get(library)
+        return item if write is None else write(self, item)
+
+    def _table_of_arrow(self, item: Any) -> Any:
+        arrow = _library("arrow")
+        if type(item) is arrow.TABLE:
+            return self._stream(item, _TABLE_OF_ARROW)
+        return self._stream(item, _BATCH_OF_ARROW) if type(item) is arrow.BATCH else item
+
+    def _frame_of_polars(self, item: Any) -> Any:
+        polars = _library("polars")
+        if type(item) is not polars.FRAME:
+            return item
+        _library("arrow")  # Polars needs it
+        return self._stream(polars.table_of(item), _FRAME_OF_POLARS)
+
+    def _frame_of_pandas(self, item: Any) -> Any:
+        pandas = _library("pandas")
+        if type(item) is not pandas.FRAME:
+            return item
+        columns, index, arrays, others = pandas.parts_of(item)
+        dtypes, batch = [], None
+        if others:
+            dtypes, batch = _library("pandas_columns").batch_of(item.iloc[:, place] for place in others)
+        parts = self.structure((columns, index, arrays, others, dtypes, batch))
+        return msgpack.ExtType(_FRAME, _msgpack.encode(parts))
+
+    def _stream(self, table: Any, what: str) -> msgpack.ExtType:
+        pieces = _library("arrow").pieces_of(table)
+        start = self._append(pieces)
+        return msgpack.ExtType(_TABLE, _msgpack.encode((start, self._end - start, what)))
+
+    def _append(self, pieces: list[Any]) -> int:
+        """Append a buffer in pieces, and return its place."""
         padding = _frame.padding(self._end)
         start = self._end + len(padding)
-        self._pieces += padding, elements
-        self._end = start + elements.nbytes
+        self._pieces += padding, *pieces
+        self._end = start + sum(piece.nbytes for piece in pieces)
+        return start
+
+    def _extension(self, code: int, elements: Any, description: Any, shape: tuple[int, ...], form: str) -> Any:
+        start = self._append([elements])
         return msgpack.ExtType(code, _msgpack.encode((start, description, shape, form)))
+
+
+def _library(name: str) -> Any:
+    """Import the module for a library that is loaded only when it is needed.
+
+    Raises:
+        Unencodable: The library is not installed.
+    """
+    try:
+        with shortage_reported(), importing():
+            return import_module(f"ipcq.serializers._{name}")
+    except ModuleNotFoundError as error:
+        raise Unencodable(f"this needs {error.name}, which is not installed here", _INSTALL[str(error.name)]) from error
+
+
+#: The command that installs each library.
+_INSTALL: Final = {
+    "numpy": f"pip install '{DISTRIBUTION}[arrays]'",
+    "pandas": f"pip install '{DISTRIBUTION}[pandas]'",
+    "polars": f"pip install '{DISTRIBUTION}[polars]'",
+    "pyarrow": f"pip install '{DISTRIBUTION}[arrow]'",
+}
+
+_TABLE_WRITERS: Final[Mapping[str, Callable[[_Writer, Any], Any]]] = {
+    "pandas": _Writer._frame_of_pandas,
+    "polars": _Writer._frame_of_polars,
+    "pyarrow": _Writer._table_of_arrow,
+}
 
 
 def _element(kind: str, size: int) -> str:
@@ -231,11 +305,9 @@ class _Reader:
         if code not in _EXTENSIONS:
             return msgpack.ExtType(code, data)
         if not NUMPY and code in (_NDARRAY, _SCALAR):
-            raise ValueError(
-                f"it has arrays of NumPy, which is not installed here: pip install '{DISTRIBUTION}[arrays]'"
-            )
-        if code == _SCALAR:
-            return self._scalar(data)
+            raise ValueError(f"it has arrays of NumPy, which is not installed here: {_INSTALL['numpy']}")
+        if code in _DATA_READERS:
+            return _DATA_READERS[code](self, data)
         start, description, shape, form = msgpack.unpackb(data)
         return _READERS[code](self, start, description, _checked_shape(shape), form)
 
@@ -254,6 +326,32 @@ class _Reader:
             if self._collisions > _keys.MAX_COLLISIONS:
                 raise ValueError("too many scalars have the same hash")
         return self._scalars[data]
+
+    def _stream_in(self, data: bytes) -> Any:
+        start, size, what = msgpack.unpackb(data)
+        begin, end = self._buffer(start, _checked_shape([size]), 1)
+        arrow = _library("arrow")
+        if what == _TABLE_OF_ARROW:
+            return arrow.table_in(self._message, begin, end)
+        if what == _BATCH_OF_ARROW:
+            return arrow.batch_in(self._message, begin, end)
+        if what == _FRAME_OF_POLARS:
+            return _library("polars").frame_of(arrow.table_in(self._message, begin, end))
+        raise ValueError(f"no table is called {what!r}")
+
+    def _frame_in(self, data: bytes) -> Any:
+        pandas = _library("pandas")
+        columns, index, arrays, others, dtypes, batch = msgpack.unpackb(data, ext_hook=self._part)
+        series = []
+        if others:
+            series_in = _library("pandas_columns").series_in
+            series = [series_in(column, dtype) for column, dtype in zip(batch.columns, dtypes, strict=True)]
+        return pandas.frame_in(columns, index, arrays, others, series)
+
+    def _part(self, code: int, data: bytes) -> Any:
+        if code not in (_NDARRAY, _TABLE):
+            raise ValueError(f"a frame has a part of the type {code}")  # in particular, frames are not nested
+        return self.value(code, data)
 
     def _ndarray(self, start: object, description: object, shape: tuple[int, ...], order: object) -> Any:
         dtype = _numpy.dtype_of(description)
@@ -294,6 +392,12 @@ class _Reader:
         self.end = end
         return begin, end
 
+
+_DATA_READERS: Final[Mapping[int, Callable[[_Reader, bytes], Any]]] = {
+    _SCALAR: _Reader._scalar,
+    _TABLE: _Reader._stream_in,
+    _FRAME: _Reader._frame_in,
+}
 
 _READERS: Final[Mapping[int, Callable[..., Any]]] = {
     _NDARRAY: _Reader._ndarray,

@@ -134,14 +134,20 @@ _NUMPY_ADVICE: Final = {
 }
 
 
+#: The libraries of tables.
+_TABLES: Final = ("pandas", "polars", "pyarrow")
+_TABLE_ADVICE: Final = f"put a list of its rows{_OR_ARRAYS}"
+
+
 def _advice(value: object, error: Exception, encoder: str) -> str:
     kind = type(value)
     for classes, advice in _ADVICE:
         if issubclass(kind, classes):
             tried = {MSGSPEC: _OR_MSGSPEC, ARRAYS: _OR_ARRAYS}.get(encoder)
             return advice.partition(tried)[0] if tried else advice
-    if kind.__module__.partition(".")[0] == "numpy":
-        return _NUMPY_ADVICE.get(kind.__name__, "put its .item()")
+    library, _, _ = kind.__module__.partition(".")
+    if library == "numpy" or (library in _TABLES and encoder != ARRAYS):
+        return _NUMPY_ADVICE.get(kind.__name__, "put its .item()") if library == "numpy" else _TABLE_ADVICE
     if dataclasses.is_dataclass(kind):
         return f"{_TYPED}, or put dataclasses.asdict(…)"
     if hasattr(kind, "__struct_fields__"):

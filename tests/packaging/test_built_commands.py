@@ -22,7 +22,7 @@ NAMES = {"DISTRIBUTION": DISTRIBUTION, "_DISTRIBUTION": DISTRIBUTION, "FORMER": 
 LATER = "{}"
 
 COMMAND = re.compile(r"\bpip ((?:un)?install)((?: +(?:'[^'\n]*'|[\w.\[\]<>=/{}*-]+))*)")
-WITH_EXTRA = re.compile(r"\b([\w-]+)\[((?:aio|arrays|cli|mqueue|msgspec|shmlock|testing)[a-z,]*)\]")
+WITH_EXTRA = re.compile(r"\b([\w-]+)\[((?:aio|arrays|arrow|cli|mqueue|msgspec|pandas|polars|shmlock|testing)[a-z,]*)\]")
 
 #: Options with a value.
 VALUED = {"--group", "--no-binary", "--target", "-e"}

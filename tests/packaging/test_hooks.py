@@ -47,15 +47,18 @@ def test_modules_of_backends_are_packed(module: str) -> None:
     assert module in hook("ipcq")["hiddenimports"]
 
 
-@pytest.mark.parametrize("name", ["arrays", "msgpack", "msgspec", "numpy", "pickle", "raw"])
+@pytest.mark.parametrize(
+    "name",
+    ["arrays", "arrow", "msgpack", "msgspec", "numpy", "pandas", "pandas_columns", "pickle", "polars", "raw"],
+)
 def test_serializers_are_packed(name: str) -> None:
     """An argument decides which one is imported."""
     assert f"ipcq.serializers._{name}" in hook("ipcq")["hiddenimports"]
 
 
-def test_gevent_and_numpy_are_not_packed_for_ipcq_alone() -> None:
+def test_optional_libraries_are_not_packed_for_ipcq_alone() -> None:
     """Only if the program imports them."""
-    assert hook("ipcq")["excludedimports"] == ["gevent", "numpy"]
+    assert hook("ipcq")["excludedimports"] == ["gevent", "numpy", "pandas", "polars", "pyarrow"]
 
 
 def test_verbs_are_packed_with_the_command_line() -> None:
