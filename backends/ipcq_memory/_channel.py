@@ -33,6 +33,7 @@ CAPABILITIES: Final = Capabilities(
     leases=True,
     death_notice=True,
     delays=True,
+    drop_oldest=True,
     peek=True,
     shutdown=True,
     atomic_batch=True,
@@ -93,6 +94,40 @@ class MemoryChannel(Channel):
         if queue.registrant is not None and queue.size() == 1:
             queue.tell()
         return True
+
+    def try_put_dropping(self, data: bytes, priority: int, /) -> int | None:
+        def put() -> int | None:
+            queue = self._queue
+            if queue.down:
+                raise QueueShutDown
+            tells = queue.registrant is not None and not queue.size()
+            dropped = queue.store_dropping(data, priority)
+            if tells and dropped is not None:
+                queue.tell()
+            return dropped
+
+        return self._anew(put)
+
+    def try_get_latest(self) -> Received | None:
+        def get() -> Received | None:
+            queue = self._queue
+            if queue.size():
+                return queue.take_latest()
+            if queue.ended():
+                raise QueueShutDown
+            return None
+
+        return self._anew(get)
+
+    def _anew(self, step: Callable[[], R]) -> R:
+        return self._queue.alone(lambda: self._queue.anew(self._whole(step)))
+
+    def _whole(self, step: Callable[[], R]) -> Callable[[], R]:
+        def whole() -> R:
+            self._check()
+            return step()
+
+        return whole
 
     def try_get(self) -> Received | None:
         return self._queue.alone(self._get)
@@ -232,8 +267,4 @@ class MemoryChannel(Channel):
             raise QueueGone
 
     def _checked(self, step: Callable[[], R]) -> R:
-        def whole() -> R:
-            self._check()
-            return step()
-
-        return self._queue.alone(whole)
+        return self._queue.alone(self._whole(step))

@@ -86,8 +86,16 @@ class LeaseQueue(MemoryQueue):
 
     # Steps. Each runs under the lock.
 
-    def commit(self, changes: dict[int, Message | None], *, puts: int = 0, gets: int = 0, returned: int = 0) -> None:
-        """Replace messages in one step; a new one must be the only change."""
+    def commit(
+        self,
+        changes: dict[int, Message | None],
+        *,
+        puts: int = 0,
+        gets: int = 0,
+        returned: int = 0,
+        dropped: int = 0,
+    ) -> None:
+        """Replace messages in one step; with a new one, others can only leave."""
         if not changes:
             return
         old = [message for number in changes if (message := self._messages.get(number)) is not None]
@@ -118,9 +126,10 @@ class LeaseQueue(MemoryQueue):
                 self.puts += puts
                 self.gets += gets
                 self.returned += returned
+                self.dropped += dropped
                 if self._places > self.high_water_mark:  # noqa: PLR1730  # a handler may run after a call of `max`
                     self.high_water_mark = self._places
-        if places < 0:
+        if gets:
             self._forget(changes)
             wake(self.writers)
         if ready > 0 or self.ended():
@@ -135,9 +144,10 @@ class LeaseQueue(MemoryQueue):
             elif message.due < inf:
                 heapq.heappush(self._ends, (message.due, message.number))
 
-    def _forget(self, changes: Iterable[int]) -> None:
-        for number in changes:  # all of them have left: no step changes others with them
-            self._messages.pop(number, None)
+    def _forget(self, changes: dict[int, Message | None]) -> None:
+        for number, message in changes.items():
+            if message is None:
+                self._messages.pop(number, None)
         if len(self._order) + len(self._ends) > 3 * self._places + _SPARE_ENTRIES:
             order = sorted((-each.priority, each.number) for each in self.messages(State.READY))
             ends = sorted((each.due, each.number) for each in self.messages(State.LEASED, State.DELAYED))
@@ -231,6 +241,32 @@ class LeaseQueue(MemoryQueue):
             message = Message(number, priority, data, State.READY)
         self.commit({number: message}, puts=1)
 
+    def store_dropping(self, data: bytes, priority: int) -> int | None:
+        number = next(self._tickets) + 1
+        changes: dict[int, Message | None] = {number: Message(number, priority, data, State.READY)}
+        places, charge = self._places + 1, self._bytes + (len(data) or 1)
+        ready = [each for each in self.messages(State.READY) if each.priority <= priority]
+        for victim in sorted(ready, key=lambda each: each.priority):  # stable: the oldest first
+            if places <= self._most_messages and charge <= self._most_bytes:
+                break
+            changes[victim.number] = None
+            places -= 1
+            charge -= victim.charge
+        if places > self._most_messages or charge > self._most_bytes:
+            return None
+        dropped = len(changes) - 1
+        self.commit(changes, puts=1, gets=dropped, dropped=dropped)
+        return dropped
+
+    def take_latest(self) -> Received:
+        ready = self.messages(State.READY)
+        first = max(each.priority for each in ready)
+        changes: dict[int, Message | None] = {each.number: None for each in ready if each.priority == first}
+        newest = self._messages[max(changes)]
+        assert newest is not None  # noqa: S101  # for the type checker: it is ready
+        self.commit(changes, gets=len(changes), dropped=len(changes) - 1)
+        return newest.data, first
+
     def look(self) -> Received | None:
         message = self.next_ready()
         return None if message is None else (message.data, message.priority)
@@ -263,6 +299,7 @@ class LeaseQueue(MemoryQueue):
             bytes_put=self.bytes_put,
             puts=self.puts,
             gets=self.gets,
+            dropped=self.dropped,
             high_water_mark=self.high_water_mark,
             waits=self.waits,
             timeouts=self.timeouts,
@@ -319,13 +356,16 @@ class LeaseMemoryChannel(MemoryChannel, LeaseChannel):
             raise QueueShutDown
         return None
 
-    def _checked(self, step: Callable[[], R]) -> R:
+    def _whole(self, step: Callable[[], R]) -> Callable[[], R]:
         def whole() -> R:
             self._check()
             self._queue.tend()
             return step()
 
-        return self._queue.alone(lambda: self._queue.anew(whole))
+        return whole
+
+    def _checked(self, step: Callable[[], R]) -> R:
+        return self._anew(step)
 
     def wait_readable(self, since: float, until: float, /) -> None:
         super().wait_readable(since, min(until, self._queue.next_end()))

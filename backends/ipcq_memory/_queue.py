@@ -48,7 +48,7 @@ class MemoryQueue:
         self.holders = 0
         self.registrant: tuple[MemoryChannel, Notice] | None = None
         self.bells: list[Doorbell] = []
-        self.puts = self.gets = self.high_water_mark = self.waits = self.timeouts = 0
+        self.puts = self.gets = self.dropped = self.high_water_mark = self.waits = self.timeouts = 0
         self._most_messages = sys.maxsize if self.attributes.max_messages is None else self.attributes.max_messages
         self._most_bytes = sys.maxsize if self.attributes.buffer_size is None else self.attributes.buffer_size
         self._lock = NativeRLock()
@@ -161,6 +161,55 @@ class MemoryQueue:
             wake(self.writers)
         return received
 
+    def store_dropping(self, data: bytes, priority: int) -> int | None:
+        """Store a message, in place of others if necessary; return their number, or None if it does not fit."""
+        heap, charge = list(self._heap), len(data) or 1
+        victims = iter(sorted((entry for entry in heap if -entry[0] <= priority), key=lambda each: (-each[0], each[1])))
+        dropped: set[int] = set()
+        freed = 0
+        while len(heap) - len(dropped) >= self._most_messages or self._bytes - freed + charge > self._most_bytes:
+            victim = next(victims, None)
+            if victim is None:
+                return None
+            dropped.add(victim[1])
+            freed += len(victim[2]) or 1
+        heap = [entry for entry in heap if entry[1] not in dropped]
+        heap.append((-priority, next(self._tickets), data))
+        heapq.heapify(heap)
+        self._replace(heap, self._bytes - freed + charge, len(dropped), len(dropped), puts=1)
+        self.bytes_put += len(data)
+        wake(self.readers)
+        if dropped:
+            wake(self.writers)
+        return len(dropped)
+
+    def take_latest(self) -> Received:
+        """Take the newest message of the highest priority, and drop the older ones."""
+        heap = list(self._heap)
+        first = heap[0][0]
+        newest = max(entry for entry in heap if entry[0] == first)
+        rest = [entry for entry in heap if entry[0] != first]
+        heapq.heapify(rest)
+        received = newest[2], -first
+        gone = len(heap) - len(rest)
+        charge = sum(len(entry[2]) or 1 for entry in rest)
+        self._replace(rest, charge, gone, gone - 1)
+        wake(self.writers)
+        return received
+
+    def _replace(self, heap: list[tuple[int, int, bytes]], charge: int, gets: int, dropped: int, puts: int = 0) -> None:
+        """Replace all messages in one step: after the check nothing is called, so no handler runs."""
+        puts, gets, dropped = self.puts + puts, self.gets + gets, self.dropped + dropped
+        depth = max(self.high_water_mark, len(heap))
+        if self._overtaken:
+            raise Overtaken
+        self._heap = heap
+        self._bytes = charge
+        self.puts = puts
+        self.gets = gets
+        self.dropped = dropped
+        self.high_water_mark = depth
+
     def look(self) -> Received | None:
         return (self._heap[0][2], -self._heap[0][0]) if self._heap else None
 
@@ -198,6 +247,7 @@ class MemoryQueue:
             bytes_put=self.bytes_put,
             puts=self.puts,
             gets=self.gets,
+            dropped=self.dropped,
             high_water_mark=self.high_water_mark,
             waits=self.waits,
             timeouts=self.timeouts,

@@ -42,6 +42,7 @@ CAPABILITIES: Final = Capabilities(
     peek=True,
     shutdown=True,
     atomic_batch=True,
+    drop_oldest=True,
     leases=sys.platform == "linux",
     death_notice=sys.platform == "linux",
     delays=sys.platform == "linux",

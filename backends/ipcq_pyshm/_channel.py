@@ -36,6 +36,7 @@ import struct
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from copy import copy
 from enum import Enum
 from functools import partial
 from time import monotonic, sleep
@@ -68,6 +69,8 @@ from ipcq_pyshm._layout import (
     CUT_OFF,
     DATA_AT,
     DOWN,
+    DROPPED,
+    DROPPED_AT,
     MOST_CELLS,
     RECORD,
     STATE_ROOM,
@@ -79,7 +82,7 @@ from ipcq_pyshm._layout import (
     newest,
     place,
 )
-from ipcq_pyshm._ring import Cells, Order, Ring
+from ipcq_pyshm._ring import Cells, Order, Place, Ring
 
 Ts = TypeVarTuple("Ts")
 R = TypeVar("R")
@@ -132,6 +135,8 @@ _SILENT: Final = 2 * RESET
 
 #: Offsets of the states with even and with odd sequence numbers.
 _PLACES: Final = place(0), place(1)
+
+_FIGURE_MASK: Final = (1 << 64) - 1
 
 #: A placeholder for a message in a list.
 _PLACE: Final[Received] = (b"", 0)
@@ -447,6 +452,79 @@ class PyshmChannel(Channel):
                 raise
         return batch
 
+    # Dropping. With blocks, each message leaves by a commit of its own, and only then another can have its space.
+
+    def try_put_dropping(self, data: bytes, priority: int, /) -> int | None:
+        dropped = [0]
+        if self._finish(self._put_dropping, data, priority, dropped) is not True:
+            return None
+        return dropped[0]
+
+    def _put_dropping(self, state: State, data: bytes, priority: int, dropped: list[int]) -> bool:
+        if state.flags & DOWN:
+            raise QueueShutDown
+        order = self._order
+        if not order.fits(state, len(data)):
+            left, places = copy(state), []
+            for each in order.droppable(state, priority):
+                if order.fits(left, len(data)):
+                    break
+                order.forget(left, each)
+                places.append(each)
+            if not order.fits(left, len(data)):
+                return False
+            self._drop_places(state, places, dropped, whole=order.has_spare(state, len(data)))
+        self._commit(state, order.store(state, data, priority))
+        return True
+
+    def try_get_latest(self) -> Received | None:
+        received = self._finish(self._get_latest)
+        return None if received is NOT_NOW else received
+
+    def _get_latest(self, state: State) -> Received | None:
+        if not state.count:
+            refuse_ended(state)
+            return None
+        *older, newest = self._order.latest(state)
+        received = self._order.read(newest)
+        self._drop_places(state, older, [0], whole=True)
+        self._commit(state, self._order.remove(state, newest))
+        return received
+
+    def _finish(self, step: Callable[..., R], *arguments: object) -> R | NotNow:
+        """Run a step, and wake those whom it concerns."""
+        result = self._step(PATIENCE, step, *arguments)
+        if result is not NOT_NOW and self._set_bells != _SILENT:
+            self._ring(MESSAGES, 1)
+            self._ring(SPACE, ALL)
+        return result
+
+    def _drop_places(self, state: State, places: Sequence[Place], dropped: list[int], *, whole: bool) -> None:
+        """Drop messages, and count them in `dropped`; from a ring if `whole` with the commit that follows."""
+        singly = self.attributes.priorities or self.attributes.leases  # each may move heap entries
+        for each in places:
+            cells = self._order.remove(state, each)
+            if singly:
+                self._commit(state, cells)
+                dropped[0] += 1
+                self._go_on(state)
+        if not singly:
+            if not whole:
+                self._commit(state)
+            dropped[0] += len(places)
+        with suppressed(OSError, MessageQueueError, MemoryError):  # it is only a figure
+            (figure,) = DROPPED.unpack(self._read(DROPPED_AT, DROPPED.size))
+            self._write(DROPPED_AT, DROPPED.pack(figure + len(places) & _FIGURE_MASK))
+
+    def _go_on(self, state: State) -> None:
+        """Go on with a step after a commit.
+
+        Raises:
+            Overtaken: The step has to begin again.
+        """
+        if state.redo or self._overtaken:
+            raise Overtaken
+
     def peek(self) -> Received | None:
         return self._surely(self._peek)
 
@@ -528,6 +606,7 @@ class PyshmChannel(Channel):
             bytes_put=None if self.attributes.priorities else state.tail - RECORD.size * state.puts,
             puts=state.puts,
             gets=state.gets,
+            dropped=DROPPED.unpack(self._read(DROPPED_AT, DROPPED.size))[0],
             high_water_mark=state.high_water_mark,
             waits=state.waits,
             timeouts=state.timeouts,

@@ -1,5 +1,6 @@
 """The order of a queue with priorities: messages are chains of blocks, ordered by a binary heap in the file."""
 
+from collections.abc import Iterator
 from typing import Final
 from zlib import crc32
 
@@ -7,7 +8,7 @@ from ipcq.backend import HIGHEST_PRIORITY, Attributes, Received
 from ipcq.errors import CorruptQueue
 from ipcq_pyshm._chains import Chains
 from ipcq_pyshm._layout import CELL, ENTRY, LINK, RECORD, Geometry, State
-from ipcq_pyshm._ring import Cells, Order, Read, Write, length_of, record
+from ipcq_pyshm._ring import Cells, Order, Place, Read, Write, index_of, length_of, record
 
 #: A key is the inverted priority, so that the smallest key is next, and in its low bits the number of the put.
 NUMBER_BITS: Final = 48
@@ -75,6 +76,33 @@ class Heap(Chains, Order[State]):
         state.gets += state.count
         state.count = state.bytes = 0
 
+    def droppable(self, state: State, priority: int) -> Iterator[Place]:
+        inverted = HIGHEST_PRIORITY - priority
+        entries = [entry for entry in self._entries(state) if entry[0] >> NUMBER_BITS >= inverted]
+        return map(self._place, sorted(entries, key=lambda entry: (-(entry[0] >> NUMBER_BITS), entry[0])))
+
+    def latest(self, state: State) -> list[Place]:
+        entries = self._entries(state)
+        first = entries[0][0] >> NUMBER_BITS
+        return [self._place(entry) for entry in sorted(entries) if entry[0] >> NUMBER_BITS == first]
+
+    def forget(self, state: State, place: Place) -> None:
+        state.count -= 1
+        state.bytes -= place.size
+        state.spare += self._blocks(place.size)
+
+    def remove(self, state: State, place: Place) -> Cells:
+        chain = self._chain(place.block, self._blocks(place.size))
+        self._write(self._geometry.links_at + chain[-1] * LINK.size, LINK.pack(state.free))
+        state.free = place.block
+        cells = self._fill(index_of(self._entries(state), place), state.count - 1)
+        self.forget(state, place)
+        state.gets += 1
+        return cells
+
+    def read(self, place: Place) -> Received:
+        return self._message(place.block)[0], HIGHEST_PRIORITY - (place.key >> NUMBER_BITS)
+
     def packed(self, cells: Cells) -> tuple[bytes, int]:
         raw = b"".join(CELL.pack(*cell) for cell in cells)
         return raw, len(cells) << 32 | crc32(raw)
@@ -99,13 +127,20 @@ class Heap(Chains, Order[State]):
             index = above
         return [*cells, (index, key, block)]
 
-    def _down(self, count: int) -> list[tuple[int, int, int]]:
-        """Sift the last entry, at index `count`, down from the top, and return the entries that move."""
+    def _fill(self, index: int, count: int) -> list[tuple[int, int, int]]:
+        """Fill the gap at `index` with the last entry, at index `count`, and return the entries that move."""
+        if index and index < count:
+            key, block = self._entry(count)
+            if key < self._entry((index - 1) // 2)[0]:
+                return self._up(index, key, block)
+        return self._down(count, index)
+
+    def _down(self, count: int, index: int = 0) -> list[tuple[int, int, int]]:
+        """Sift the last entry, at index `count`, down from `index`, and return the entries that move."""
         cells: list[tuple[int, int, int]] = []
-        if not count:
+        if index == count:
             return cells
         key, block = self._entry(count)
-        index = 0
         while (below := 2 * index + 1) < count:
             other = self._entry(below)
             if below + 1 < count and (right := self._entry(below + 1)) < other:
@@ -120,7 +155,19 @@ class Heap(Chains, Order[State]):
         key, block = ENTRY.unpack(self._read(self._geometry.heap_at + index * ENTRY.size, ENTRY.size))
         return key, block
 
+    def _entries(self, state: State) -> list[tuple[int, int]]:
+        return list(ENTRY.iter_unpack(self._read(self._geometry.heap_at, state.count * ENTRY.size)))
+
     # The messages
+
+    def _place(self, entry: tuple[int, int]) -> Place:
+        key, block = entry
+        self._chain(block, 1)  # checks the number
+        at = self._geometry.blocks_at + block * self._geometry.block
+        size = length_of(self._read(at, RECORD.size), self._longest)
+        if key >> NUMBER_BITS > HIGHEST_PRIORITY:
+            raise CorruptQueue
+        return Place(key, block, size)
 
     def _top(self) -> tuple[Received, list[int]]:
         key, first = self._entry(0)

@@ -11,6 +11,7 @@ complete or without any effect.
     1152  state, slot 1     for odd sequence numbers
     1280  bells, one for messages and one for space (see `_bells`)
     1288  with leases: when somebody last looked for dead owners (see `_owners`)
+    1296  how many messages were dropped to make room
     4096  without priorities: the ring of bytes
     4096  with priorities: redo record; from 8192 on links, heap and blocks, one after the other
     4096  with leases: redo record, table of owners, links, four heaps and blocks (see `_leases`)
@@ -76,6 +77,9 @@ LOOKED: Final = struct.Struct("<Q")
 LOOKED_AT: Final = BELLS_AT + 2 * BELL.size
 #: Both states and both bells, which one call reads.
 STATES_BYTES: Final = 2 * STATE_ROOM + 2 * BELL.size
+#: How many messages were dropped to make room; a figure, written after the commit.
+DROPPED: Final = struct.Struct("<Q")
+DROPPED_AT: Final = LOOKED_AT + LOOKED.size
 DATA_AT: Final = 4096
 REDO_ROOM: Final = 4096
 

@@ -167,15 +167,12 @@ class PyshmLeaseChannel(PyshmChannel, LeaseChannel):
     def _commit_partly(self, state: LeaseState) -> None:
         self._commit(state, partly=PARTLY)
 
-    def _go_on(self, state: LeaseState) -> None:
-        """Go on with a step after a commit.
+    def _go_on(self, state: State) -> None:
+        super()._go_on(state)
+        self._order.begin(cast("LeaseState", state))
 
-        Raises:
-            Overtaken: The step has to begin again.
-        """
-        if state.redo or self._overtaken:
-            raise Overtaken
-        self._order.begin(state)
+    def _finish(self, step: Callable[..., R], *arguments: object) -> R | NotNow:
+        return self._run(PATIENCE, step, *arguments)
 
     # What every channel does
 

@@ -27,6 +27,7 @@ and acknowledged alone needs no redo record, and a process that is killed betwee
 the new one.
 """
 
+from collections.abc import Iterator
 from heapq import nsmallest
 from time import monotonic_ns
 from typing import Final, NamedTuple
@@ -68,7 +69,7 @@ from ipcq_pyshm._layout import (
     Geometry,
     LeaseState,
 )
-from ipcq_pyshm._ring import Cells, Order, Read, Write
+from ipcq_pyshm._ring import Cells, Order, Place, Read, Write, index_of
 
 _NUMBER_MASK: Final = (1 << NUMBER_BITS) - 1
 _COUNT_MASK: Final = (1 << 32) - 1
@@ -190,6 +191,41 @@ class Leases(Chains, Order[LeaseState]):
     def look(self, state: LeaseState) -> Received:
         _, front, data = self._next(state)
         return data, _priority(front.key)
+
+    def droppable(self, state: LeaseState, priority: int) -> Iterator[Place]:
+        inverted = HIGHEST_PRIORITY - priority
+        places = [place for place in self._all_ready(state) if place.key >> NUMBER_BITS >= inverted]
+        return iter(sorted(places, key=lambda place: (-(place.key >> NUMBER_BITS), place.key)))
+
+    def latest(self, state: LeaseState) -> list[Place]:
+        places = sorted(self._all_ready(state))
+        return [place for place in places if place.key >> NUMBER_BITS == places[0].key >> NUMBER_BITS]
+
+    def forget(self, state: LeaseState, place: Place) -> None:
+        # The number of places follows from the counts of all states.
+        state.count -= 1
+        state.bytes -= place.size
+        state.spare += self._blocks(place.size)
+
+    def remove(self, state: LeaseState, place: Place) -> Cells:
+        if self._sorted:
+            self._ready.remove(state, index_of(self._ready.all(state), place))
+            state.count -= 1
+        else:
+            self._remove_next(state, place.block, self._front(place.block))
+        self._free(state, place.block, place.size)
+        return ()
+
+    def read(self, place: Place) -> Received:
+        return self._message(place.block)[1], _priority(place.key)
+
+    def _all_ready(self, state: LeaseState) -> list[Place]:
+        blocks = [block for _, block in self._ready.all(state)]
+        fresh = state.first_fresh
+        for _ in range(state.count - state.heaped):
+            blocks.append(fresh)
+            fresh = self._front(fresh).next
+        return [Place(front.key, block, front.size) for block in blocks for front in [self._front(block)]]
 
     def drop(self, state: LeaseState, leased: bool = False) -> None:
         """Discard the messages that are ready or delayed, and perhaps those that are leased."""

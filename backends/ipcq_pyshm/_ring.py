@@ -1,7 +1,7 @@
 """The order of a queue without priorities: consecutive records in a ring of bytes."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol, TypeAlias, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from ipcq.backend import Attributes, Received
 from ipcq.errors import CorruptQueue
@@ -15,6 +15,29 @@ S_contra = TypeVar("S_contra", bound=State, contravariant=True)
 
 #: Read together with a record's header, so that one call reads several small messages.
 _AHEAD_BYTES: Final = 1024
+
+
+class Place(NamedTuple):
+    """A ready message, without its bytes."""
+
+    key: int
+    """What orders it: inverted priority and number; in a ring its position."""
+    block: int
+    """Its first block; 0 in a ring."""
+    size: int
+    """The number of its bytes."""
+
+
+def index_of(entries: Sequence[tuple[int, int]], place: Place) -> int:
+    """Return the index of a message's heap entry.
+
+    Raises:
+        CorruptQueue: There is none.
+    """
+    try:
+        return entries.index((place.key, place.block))
+    except ValueError:
+        raise CorruptQueue from None
 
 
 class Order(Protocol[S_contra]):
@@ -53,6 +76,30 @@ class Order(Protocol[S_contra]):
     def drop(self, state: S_contra) -> None:
         """Discard all messages."""
         ...
+
+    def droppable(self, state: S_contra, priority: int) -> Iterator[Place]:
+        """Yield the messages that a message of this priority may replace, in the order in which they are dropped."""
+        ...
+
+    def latest(self, state: S_contra) -> list[Place]:
+        """Return the messages of the highest priority, the oldest first; the queue must not be empty."""
+        ...
+
+    def forget(self, state: S_contra, place: Place) -> None:
+        """Count a message as gone, so that `fits` tells what would fit without it."""
+        ...
+
+    def remove(self, state: S_contra, place: Place) -> Cells:
+        """Remove a message: with priorities any, otherwise the next one."""
+        ...
+
+    def read(self, place: Place) -> Received:
+        """Return a message."""
+        ...
+
+    def has_spare(self, state: S_contra, size: int) -> bool:
+        """Return whether a message has room in the file beside all others, also if the limits forbid it."""
+        return False
 
     def packed(self, cells: Cells) -> tuple[bytes, int]:
         """Return the redo record of these cells, and how a state refers to it."""
@@ -164,6 +211,32 @@ class Ring(Order[State]):
         state.head = state.tail
         state.gets += state.count
         state.count = state.bytes = 0
+
+    def droppable(self, state: State, priority: int) -> Iterator[Place]:
+        position = state.head
+        for _ in range(state.count):
+            size = length_of(self._read(position, RECORD.size), min(self._longest, state.tail - position - RECORD.size))
+            yield Place(position, 0, size)
+            position += RECORD.size + size
+
+    def latest(self, state: State) -> list[Place]:
+        return list(self.droppable(state, 0))
+
+    def forget(self, state: State, place: Place) -> None:
+        state.head += RECORD.size + place.size
+        state.count -= 1
+        state.bytes -= place.size
+
+    def remove(self, state: State, place: Place) -> Cells:
+        self.forget(state, place)
+        state.gets += 1
+        return ()
+
+    def read(self, place: Place) -> Received:
+        return self._read(place.key + RECORD.size, place.size), 0
+
+    def has_spare(self, state: State, size: int) -> bool:
+        return state.tail - state.head + RECORD.size + size <= self._size
 
     def packed(self, cells: Cells) -> tuple[bytes, int]:
         raise NotImplementedError  # pragma: no cover - a ring moves nothing

@@ -44,6 +44,7 @@ CAPABILITIES: Final = Capabilities(
     peek=True,
     shutdown=True,
     atomic_batch=True,
+    drop_oldest=True,
     leases=True,
     delays=True,
     listing=True,

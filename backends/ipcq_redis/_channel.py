@@ -149,13 +149,22 @@ class RedisChannel(RemoteChannel):
         return self._put(batch, 0, 0)
 
     def _put(self, batch: Sequence[bytes], priority: int, delay: int) -> int:
-        before = self._stored
         stored, number = self._once(self._scripts.put, priority, delay, *batch) or (0, 0)
+        self._note_number(stored, number)
+        return int(stored)
+
+    def try_put_dropping(self, data: bytes, priority: int, /) -> int | None:
+        stored, number, dropped = self._once(self._scripts.put_dropping, priority, data) or (0, 0, 0)
+        self._note_number(stored, number)
+        return int(dropped) if stored else None
+
+    def _note_number(self, stored: int, number: int) -> None:
+        """Note the number of the last message that was stored, and warn if the server's numbers have gone backwards."""
+        before = self._stored
         if stored and number <= before:
             _warn_of_loss(before - number + stored, self.incarnation)
             self._stored = number
         self._stored = max(self._stored, number)
-        return int(stored)
 
     def try_get(self) -> Received | None:
         return next(iter(self.try_get_many(1)), None)
@@ -165,6 +174,12 @@ class RedisChannel(RemoteChannel):
             return _messages(self._checked(self._attempt(operation, self._scripts.get, limit, STEP)))
 
         return self._gets.take(attempt, limit)
+
+    def try_get_latest(self) -> Received | None:
+        def attempt(operation: Operation) -> list[Received]:
+            return _messages(self._checked(self._attempt(operation, self._scripts.get_latest)))
+
+        return next(iter(self._gets.take(attempt, 1)), None)
 
     def peek(self) -> Received | None:
         return next(iter(_messages(self._look(self._scripts.peek))), None)
@@ -183,8 +198,10 @@ class RedisChannel(RemoteChannel):
         )
 
     def stats(self) -> Stats:
-        depth, size, bytes_put, puts, gets, high, *_ = self._figures()
-        return Stats(depth=depth, bytes=size, bytes_put=bytes_put, puts=puts, gets=gets, high_water_mark=high)
+        depth, size, bytes_put, puts, gets, high, _, dropped, *_ = self._figures()
+        return Stats(
+            depth=depth, bytes=size, bytes_put=bytes_put, puts=puts, gets=gets, dropped=dropped, high_water_mark=high
+        )
 
     def _figures(self) -> list[int]:
         return self._look(self._scripts.figures)

@@ -46,7 +46,7 @@ class RedisLeaseChannel(RedisChannel, LeaseChannel):
         return self._put([data], priority, _micros(delay)) == 1
 
     def stats(self) -> Stats:
-        depth, size, bytes_put, puts, gets, high, returned, *_ = self._figures()
+        depth, size, bytes_put, puts, gets, high, returned, dropped, *_ = self._figures()
         counts = self.counts()
         return Stats(
             depth=depth,
@@ -54,6 +54,7 @@ class RedisLeaseChannel(RedisChannel, LeaseChannel):
             bytes_put=bytes_put,
             puts=puts,
             gets=gets,
+            dropped=dropped,
             high_water_mark=high,
             leased=counts.leased,
             delayed=counts.delayed,

@@ -36,7 +36,7 @@ TOLD_SECONDS: Final = 10
 #: The most words of a command in a script: Lua passes at most 8,000.
 _WORDS: Final = 1000
 #: Version of the layout.
-LAYOUT: Final = "1"
+LAYOUT: Final = "2"
 
 #: The suffixes of a queue's keys, in the order of the scripts' arguments.
 PLAIN_KEYS: Final = ("data", "news", "space")
@@ -65,6 +65,7 @@ _FIGURES_KEPT: Final = (
     "puts",
     "gets",
     "returned",
+    "dropped",
     "high",
     "readers",
     "writers",
@@ -153,6 +154,17 @@ local function first(limit, most)
   end
   return {}, items, {}
 end
+local function each_droppable(priority, drop)
+  local from = 0
+  repeat
+    local part = redis.call('LRANGE', data, from, from + 63)
+    for _, item in ipairs(part) do
+      if not drop(nil, item) then return end
+    end
+    from = from + 64
+  until #part < 64
+end
+local function latest() return {}, redis.call('LRANGE', data, 0, -1), nil end
 local function take(ids, items)
   if #items == 1 then redis.call('LPOP', data) else redis.call('LTRIM', data, #items, -1) end
 end
@@ -201,6 +213,28 @@ local function first(limit, most)
   return ids, items, priorities
 end
 local function forget(ids) each('HDEL', data, ids) end
+local function each_droppable(priority, drop)
+  local bound = '+'
+  while true do
+    local prefix = string.sub(redis.call('ZREVRANGEBYLEX', ready, bound, '-', 'LIMIT', '0', '1')[1] or '', 1, 5)
+    if prefix == '' or tonumber(prefix) < 32767 - priority then return end
+    local from = '[' .. prefix
+    repeat
+      local part = redis.call('ZRANGEBYLEX', ready, from, '(' .. prefix .. '~', 'LIMIT', '0', '64')
+      for place, item in ipairs(read(part)) do
+        if not drop(part[place], item) then return end
+        from = '(' .. part[place]
+      end
+    until #part < 64
+    bound = '(' .. prefix
+  end
+end
+local function latest()
+  local prefix = string.sub(redis.call('ZRANGE', ready, 0, 0)[1] or '', 1, 5)
+  if prefix == '' then return {}, {}, nil end
+  local ids = redis.call('ZRANGEBYLEX', ready, '[' .. prefix, '(' .. prefix .. '~')
+  return ids, read(ids), priority_of(prefix)
+end
 local function take(ids)
   each('ZREM', ready, ids)
   forget(ids)
@@ -233,6 +267,54 @@ bytes, charge, bytes_put, puts = bytes + size, charge + cost, bytes_put + size, 
 high = math.max(high, held + #items)
 store(first_number, priority, items, delay)
 if readers > now then wake_readers() end
+save()
+return reply
+"""
+#: Parameters: priority, and the message.
+_PUT_DROPPING: Final = """
+if down == 1 then return {'down'} end
+local priority, item = tonumber(ARGV[4]), ARGV[5]
+local cost, held = math.max(#item, 1), max_messages > 0 and places() or puts - gets
+local ids, items, freed = {}, {}, 0
+local function fits()
+  return (max_messages == 0 or held - #items < max_messages)
+    and (buffer_size == 0 or charge - freed + cost <= buffer_size)
+end
+if not fits() then
+  each_droppable(priority, function(id, old)
+    ids[#ids + 1], items[#items + 1] = id, old
+    freed = freed + math.max(#old, 1)
+    return not fits()
+  end)
+end
+if not fits() then return {'full'} end
+number = number + 1
+local reply = remember({'ok', 1, number, #items})
+bytes, charge, bytes_put, puts = bytes + #item, charge + cost, bytes_put + #item, puts + 1
+high, dropped = math.max(high, held - #items + 1), dropped + #items
+store(number, priority, {item})
+if #items > 0 then
+  left(items)
+  take(ids, items)
+  if writers > now then wake_writers() end
+end
+if readers > now then wake_readers() end
+save()
+return reply
+"""
+_GET_LATEST: Final = """
+local ids, items, priority = latest()
+if #items == 0 then
+  if ended() then return {'down'} end
+  await_news()
+  return {'none', news, next_due()}
+end
+local reply = remember({'ok', {items[#items]}, {priority}})
+dropped = dropped + #items - 1
+left(items)
+take(ids, items)
+if writers > now then wake_writers() end
+if readers > now and ended() then wake_readers() end
 save()
 return reply
 """
@@ -288,7 +370,7 @@ save()
 return reply
 """
 _FIGURES: Final = """
-return {'ok', ready_count(), bytes, bytes_put, puts, gets, high, returned, places(), charge}
+return {'ok', ready_count(), bytes, bytes_put, puts, gets, high, returned, dropped, places(), charge}
 """
 _WATCH: Final = """
 if ARGV[4] == 'writers' then
@@ -332,6 +414,8 @@ class Scripts:
         begin = BEGIN + QUEUE + kind
         self.put = Script(begin + PUT, shrinking=False)
         self.get = Script(begin + TAKING + _GET)
+        self.put_dropping = Script(begin + _PUT_DROPPING, shrinking=False)
+        self.get_latest = Script(begin + _GET_LATEST)
         self.peek = Script(begin + _PEEK)
         self.clear = Script(begin + _CLEAR + LEFT)
         self.shut_down = Script(begin + SHUTTING_DOWN + _SHUT_DOWN)

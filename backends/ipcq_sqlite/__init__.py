@@ -48,6 +48,7 @@ CAPABILITIES: Final = Capabilities(
     peek=True,
     shutdown=True,
     atomic_batch=True,
+    drop_oldest=True,
     leases=True,
     death_notice=True,
     delays=True,

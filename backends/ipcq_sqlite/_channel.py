@@ -88,6 +88,8 @@ class SqliteChannel(Channel):
     """
 
     may_block = True  # for the disk
+    _drop_templates: Sequence[str] = (_schema.DROP_ONE, _schema.DROP_MANY)
+    _latest_statements: Sequence[str] = (_schema.READ_LATEST, _schema.DROP_LATEST)
 
     def __init__(
         self,
@@ -108,6 +110,7 @@ class SqliteChannel(Channel):
         limits = {"places": self._most_places, "charge": self._most_charge}
         self._put_statement = _schema.PUT.format(**limits)
         self._full_statement = _schema.FULL.format(**limits)
+        self._drop_statements = [statement.format(**limits) for statement in self._drop_templates]
         self._waited_for_space = self._found_nothing = False
         # The owners of the descriptors.
         self._files: list[epoll] = []
@@ -201,18 +204,38 @@ class SqliteChannel(Channel):
     def try_put_many(self, batch: Sequence[bytes], /) -> int:
         return self._put(batch[:_MOST], 0)
 
+    def try_put_dropping(self, data: bytes, priority: int, /) -> int | None:
+        values = (_schema.key_base(priority), len(data) or 1)
+        count = (_schema.COUNT_DROPPED, ())
+        one, many = [(statement, values) for statement in self._drop_statements]
+        steps = (one, count, many, count, *self._storing((data,), priority))
+        found = self._write_due(PATIENCE, lambda: steps)
+        if not self._is_stored(found):
+            return None
+        dropped = 0 if found is None else len(found[0]) + len(found[2])
+        if dropped:
+            _fifo.ring(self._space)
+        return dropped
+
     def _put(self, batch: Sequence[bytes], priority: int, *entry: float | None) -> int:
+        steps = self._storing(batch, priority, *entry)
+        return self._is_stored(self._write(PATIENCE, lambda: steps))
+
+    def _storing(self, batch: Sequence[bytes], priority: int, *entry: float | None) -> Sequence[Step]:
+        """Return the statements that put messages."""
         base, charge = _schema.key_base(priority), 0
         rows = []
         for place, data in enumerate(batch, 1):
             charge += len(data) or 1
             rows.append((base, place, data, charge))
-        steps = (
+        return (
             (self._put_statement, rows[0] if len(rows) == 1 else rows),
             *self._counting(base, batch, *entry),
             (_schema.STORED, ()),
         )
-        found = self._write(PATIENCE, lambda: steps)
+
+    def _is_stored(self, found: Rows | None) -> int:
+        """Return how many messages a put has stored."""
         if found is None:
             return 0
         stored, *state = found[-1][0]
@@ -234,6 +257,20 @@ class SqliteChannel(Channel):
 
     def try_get_many(self, limit: int, /) -> list[Received]:
         return self._take((_schema.TAKE_MANY, (min(limit, _MOST),)))
+
+    def try_get_latest(self) -> Received | None:
+        if self._nothing_yet():
+            return None
+        read, drop = self._latest_statements
+        steps = ((read, ()), (drop, ()), (_schema.COUNT_OLDER, ()), STATE_OR_SILENCE)
+        found = self._write_due(PATIENCE, lambda: steps)
+        if found is None:
+            return None
+        state = State.of_taking(found)
+        self._found_nothing = not found[0]
+        # All that has left is more than enough to wake who waits for space.
+        self._left(state, len(found[0]), self._most_charge)
+        return next(((data, _schema.priority_of(key)) for key, data in found[0]), None)
 
     def _take(self, *steps: Step) -> list[Received]:
         if self._nothing_yet():
@@ -306,8 +343,10 @@ class SqliteChannel(Channel):
         return (_schema.CLEAR, ())
 
     def stats(self) -> Stats:
-        ready, size, bytes_put, puts, gets, high, *_ = self._read((_schema.FIGURES, ()))[0][0]
-        return Stats(depth=ready, bytes=size, bytes_put=bytes_put, puts=puts, gets=gets, high_water_mark=high)
+        ready, size, bytes_put, puts, gets, high, dropped, *_ = self._read((_schema.FIGURES, ()))[0][0]
+        return Stats(
+            depth=ready, bytes=size, bytes_put=bytes_put, puts=puts, gets=gets, dropped=dropped, high_water_mark=high
+        )
 
     def holder(self, getting: bool, /) -> Holder | None:
         return self._database.holder()

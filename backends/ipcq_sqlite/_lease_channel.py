@@ -51,6 +51,8 @@ _NEXT_DUE: Final[Step] = (_schema.NEXT_DUE, ())
 
 class SqliteLeaseChannel(SqliteChannel, LeaseChannel):
     _owners: Owners
+    _drop_templates = (_schema.DROP_ONE_READY, _schema.DROP_MANY_READY)
+    _latest_statements = (_schema.READ_LATEST_READY, _schema.DROP_LATEST_READY)
 
     def _open(self) -> None:
         with no_fork:  # first, because close asks for the owner if there are files
@@ -189,13 +191,14 @@ class SqliteLeaseChannel(SqliteChannel, LeaseChannel):
 
     def stats(self) -> Stats:
         rows = self._read((_schema.FIGURES, ()))[0]
-        ready, size, bytes_put, puts, gets, high, leased, delayed, dead, returned = rows[0]
+        ready, size, bytes_put, puts, gets, high, dropped, leased, delayed, dead, returned = rows[0]
         return Stats(
             depth=ready,
             bytes=size,
             bytes_put=bytes_put,
             puts=puts,
             gets=gets,
+            dropped=dropped,
             high_water_mark=high,
             leased=leased,
             delayed=delayed,

@@ -20,7 +20,7 @@ from ipcq.backend import STEP, Verdict
 #: "ipcq" in ASCII; file(1) and SQLite show it.
 APPLICATION_ID: Final = 0x69706371
 #: Changes with each incompatible change of the schema.
-VERSION: Final = 1
+VERSION: Final = 2
 
 #: The lower bits of a key are the message's number.
 NUMBER_BITS: Final = 48
@@ -50,6 +50,7 @@ CREATE TABLE state (
     last INTEGER NOT NULL DEFAULT 0,      -- the number of the last message
     batch INTEGER NOT NULL DEFAULT 0,     -- messages that the last put stored
     gets INTEGER NOT NULL DEFAULT 0,
+    dropped INTEGER NOT NULL DEFAULT 0,   -- to make room, and by gets of the latest
     bytes_put INTEGER NOT NULL DEFAULT 0,
     high INTEGER NOT NULL DEFAULT 0,
     returned INTEGER NOT NULL DEFAULT 0,
@@ -126,7 +127,7 @@ SELECT {_STATE}, iif(changes() = 0 AND NOT {READABLE}, ring() + length(hear()), 
 """
 #: How many messages a put has stored, and the state after it.
 STORED: Final = f"SELECT iif(changes(), batch, 0), {_STATE} FROM state"
-FIGURES: Final = "SELECT ready, bytes, bytes_put, last, gets, high, leased, delayed, dead, returned FROM state"
+FIGURES: Final = "SELECT ready, bytes, bytes_put, last, gets, high, dropped, leased, delayed, dead, returned FROM state"
 
 #: One message of a batch. Parameters: the upper bits of its key, its place in the batch from 1 on, its bytes, and what
 #: the batch is charged up to it. The state does not change within a batch, so a part from its beginning is stored.
@@ -162,6 +163,53 @@ WHERE EXISTS (SELECT 1 FROM messages WHERE key = (?1 | (last + 1)))
 COUNT_ONE_PLAIN: Final = _COUNT_ONE.format(also="ready = ready + 1")
 COUNT_ONE_LEASES: Final = _COUNT_ONE.format(also=_ENTERED.format(1))
 
+#: What a put may drop. Placeholders: the table of ready messages, and the condition that a row of it is ready.
+#: First the oldest of the lowest priority, if the message fits without it. Parameters: the upper bits of the message's
+#: key, and its charge.
+_DROP_ONE: Final = """
+DELETE FROM {table} WHERE {ready} AND key >= ?1 AND key = (
+    SELECT min(key) FROM {table} WHERE {ready}
+    AND key >= (SELECT max(key) FROM {table} WHERE {ready}) >> {bits} << {bits}
+) AND EXISTS (
+    SELECT 1 FROM state, messages AS victim WHERE victim.key = {table}.key AND NOT down
+    AND (places + 1 > {{places}} OR charge + ?2 > {{charge}})
+    AND places <= {{places}} AND charge - max(length(victim.data), 1) + ?2 <= {{charge}}
+) RETURNING 1
+"""
+#: Then as many as are in its way, if it fits without all that it may drop.
+_DROP_MANY: Final = """
+DELETE FROM {table} WHERE {ready} AND key IN (
+    SELECT victim FROM (
+        SELECT messages.key AS victim, row_number() OVER dropping - 1 AS before,
+            sum(max(length(data), 1)) OVER dropping - max(length(data), 1) AS freed,
+            count(*) OVER () AS most, sum(max(length(data), 1)) OVER () AS most_freed
+        FROM state CROSS JOIN {table} CROSS JOIN messages {join}
+        WHERE {ready} AND messages.key >= ?1 AND NOT down AND (places + 1 > {{places}} OR charge + ?2 > {{charge}})
+        WINDOW dropping AS (ORDER BY messages.key >> {bits} DESC, messages.key)
+    ), state
+    WHERE (places - before + 1 > {{places}} OR charge - freed + ?2 > {{charge}})
+    AND places - most + 1 <= {{places}} AND charge - most_freed + ?2 <= {{charge}}
+) RETURNING 1
+"""
+#: The newest message of the highest priority.
+_READ_LATEST: Final = """
+SELECT key, data FROM messages WHERE key = (
+    SELECT max(key) FROM {table} WHERE {ready} AND key <= (SELECT min(key) FROM {table} WHERE {ready}) | {number}
+)
+"""
+_DROP_LATEST: Final = """
+DELETE FROM {table} WHERE {ready} AND key <= (SELECT min(key) FROM {table} WHERE {ready}) | {number}
+"""
+_PLAIN: Final = {"table": "messages", "ready": "TRUE", "bits": NUMBER_BITS, "number": _NUMBER}
+DROP_ONE: Final = _DROP_ONE.format(**_PLAIN)
+DROP_MANY: Final = _DROP_MANY.replace("CROSS JOIN {table} ", "").format(join="", **_PLAIN)
+READ_LATEST: Final = _READ_LATEST.format(**_PLAIN)
+DROP_LATEST: Final = _DROP_LATEST.format(**_PLAIN)
+#: Count what the statement before has dropped.
+COUNT_DROPPED: Final = "UPDATE state SET dropped = dropped + changes() WHERE changes()"
+#: The same without the message that was taken.
+COUNT_OLDER: Final = "UPDATE state SET dropped = dropped + changes() - 1 WHERE changes()"
+
 FULL: Final = "SELECT places >= {places} OR charge >= {charge} FROM state"
 
 TAKE: Final = "DELETE FROM messages WHERE key = (SELECT min(key) FROM messages) RETURNING key, data"
@@ -186,6 +234,11 @@ _IS_READY: Final = f"state = {READY} AND owner = 0 AND serial = 0"
 _NEXT: Final = f"SELECT key FROM entries WHERE {_IS_READY} ORDER BY key LIMIT 1"
 TAKE_READY: Final = f"SELECT key, data FROM messages WHERE key = ({_NEXT})"
 DROP_READY: Final = f"DELETE FROM entries WHERE {_IS_READY} AND key = ({_NEXT})"
+_LEASES: Final = {"table": "entries", "ready": _IS_READY, "bits": NUMBER_BITS, "number": _NUMBER}
+DROP_ONE_READY: Final = _DROP_ONE.format(**_LEASES)
+DROP_MANY_READY: Final = _DROP_MANY.format(join="ON messages.key = entries.key", **_LEASES)
+READ_LATEST_READY: Final = _READ_LATEST.format(**_LEASES)
+DROP_LATEST_READY: Final = _DROP_LATEST.format(**_LEASES)
 CLEAR_READY: Final = f"DELETE FROM entries WHERE state IN ({READY}, {DELAYED})"
 DROP_LIVING: Final = f"DELETE FROM entries WHERE state <> {DEAD}"
 

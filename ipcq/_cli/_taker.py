@@ -14,10 +14,11 @@ NO_ITEM: Any = object()
 
 
 class Taker:
-    """Gets items, prints them, and counts both."""
+    """Gets items, prints them, and counts both; with `latest` it gets the newest and drops the older ones."""
 
-    def __init__(self, queue: ipcq.Queue[Any], printer: Printer) -> None:
+    def __init__(self, queue: ipcq.Queue[Any], printer: Printer, *, latest: bool = False) -> None:
         self._queue = queue
+        self._get = queue.get_latest if latest else queue.get
         self._printer = printer
         self._taken = 0
         self._undecoded = 0
@@ -63,7 +64,7 @@ class Taker:
         """Take one item and print it, on stderr if printing it on stdout fails."""
         item = NO_ITEM
         try:
-            item = self._queue.get(timeout=timeout)
+            item = self._get(timeout=timeout)
             self._taken += 1
             self._printer.write(self._printer.text(item))
         except DecodeError as error:

@@ -136,6 +136,22 @@ class Handle(Lifecycle):
         if not attempt():
             self._wait_store(attempt, len(data), deadline)
 
+    def _put_dropping(self, data: bytes, priority: int) -> int:
+        """Put an encoded message without waiting, drop the oldest messages if necessary, and return their number."""
+        self._require_ability("drop_oldest", "drop its oldest messages")
+        self._require_write()
+        self._check_open()
+        dropped = self._channel.try_put_dropping(data, priority)
+        if dropped is None:
+            raise self._nothing_to_drop()
+        return dropped
+
+    def _nothing_to_drop(self) -> QueueFull | QueueEmpty:
+        if self._channel.holder(False) is not None:
+            return self._timed_out(QueueFull)
+        full = self._what_fills() or "the queue is full"
+        return QueueFull(f"{full}; too few ready messages of at most this priority to drop: put without drop_oldest")
+
     def _check_priority(self, priority: int) -> None:
         if isinstance(priority, bool) or not isinstance(priority, int) or not 0 <= priority <= HIGHEST_PRIORITY:
             raise InvalidArgument(f"priority must be an int from 0 to {HIGHEST_PRIORITY}, not {priority!r}")
@@ -186,6 +202,23 @@ class Handle(Lifecycle):
             now = monotonic()
         channel.count_wait(False)
         raise self._timed_out(QueueEmpty)
+
+    def _take_latest(self) -> Received | None:
+        """Take the newest message as bytes, and drop the older ones."""
+        self._require_read()
+        self._check_open()
+        kept = None
+        while self._leftovers.kept:  # they are older than those in the queue
+            kept = self._leftovers.take()
+        try:
+            return self._channel.try_get_latest() or kept
+        except (MessageQueueError, MemoryError):
+            if kept is None:
+                raise
+            return kept
+
+    def _wait_latest(self, deadline: float) -> Received:
+        return self._take_latest() or self._wait_take(self._take_latest, deadline)
 
     def _timed_out(self, kind: type[QueueFull | QueueEmpty]) -> QueueFull | QueueEmpty:
         """Make the error of a call that timed out; if a process holds the lock, name it: busy is not full."""

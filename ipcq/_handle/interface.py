@@ -40,6 +40,7 @@ __all__ = (
     "skip_message",
     "slice_of",
     "take",
+    "take_latest",
     "taker",
     "viewed",
     "waits",
@@ -121,6 +122,12 @@ def take(queue: Queue[T], max_items: int | None) -> list[Received]:
         return messages
 
     return on_channel(queue, take_now)
+
+
+def take_latest(queue: Queue[T]) -> list[Received]:
+    """Take the newest message as bytes, and drop the older ones; raises as `Queue.get_latest` without a wait."""
+    queue._require_ability("drop_oldest", "drop its older messages")
+    return on_channel(queue, lambda _: [queue._wait_latest(PASSED)])
 
 
 def decoded(queue: Queue[T], messages: list[Received]) -> list[T]:

@@ -9,7 +9,7 @@ tries again. `get` works the same way.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final, Generic, NoReturn, TypeVar
+from typing import Final, Generic, Literal, NoReturn, TypeVar, overload
 
 from ipcq._abilities.in_place import InPlace
 from ipcq._abilities.lease import Lease
@@ -88,11 +88,33 @@ class Queue(Handle, Leasing[T], InPlace[T], Generic[T]):
 
     # Putting
 
+    @overload
+    def put(
+        self,
+        item: T,
+        block: bool = True,
+        timeout: float | None = None,
+        *,
+        priority: int = 0,
+        delay: float = 0,
+        drop_oldest: Literal[False] = False,
+    ) -> None: ...
+
+    @overload
+    def put(self, item: T, *, priority: int = 0, drop_oldest: Literal[True]) -> int: ...
+
     @in_c
     @counted
     def put(
-        self, item: T, block: bool = True, timeout: float | None = None, *, priority: int = 0, delay: float = 0
-    ) -> None:
+        self,
+        item: T,
+        block: bool = True,
+        timeout: float | None = None,
+        *,
+        priority: int = 0,
+        delay: float = 0,
+        drop_oldest: bool = False,
+    ) -> int | None:
         """Put an item, and return when it is stored.
 
         Args:
@@ -102,16 +124,24 @@ class Queue(Handle, Leasing[T], InPlace[T], Generic[T]):
             priority: From 0 to 32767, as in POSIX. The highest is taken first; equal priorities keep FIFO order.
             delay: Seconds from now before which it cannot be taken, on a queue with leases. Then it comes before all
                 items of its priority that were put later.
+            drop_oldest: If the queue is full, drop messages until the item fits, instead of waiting: only ready ones,
+                from the lowest priority up to that of the item, and of each the oldest first. Excludes `timeout` and
+                `delay`.
+
+        Returns:
+            With `drop_oldest`, the number of messages that were dropped; otherwise None.
 
         Raises:
-            QueueFull: No space became free in time. Neither this nor any following error leaves anything in the queue.
+            QueueFull: No space became free in time, or what may be dropped does not make the item fit; nothing was
+                dropped then. Neither this nor any following error leaves anything in the queue.
             QueueShutDown: The queue was shut down.
             EncodeError: The serializer cannot encode the item.
             MessageTooLarge: The encoded item exceeds `max_message_size`; raised at once, without waiting.
-            Unsupported: A priority other than 0 on a queue without priorities, or a delay on one without leases.
+            Unsupported: A priority other than 0 on a queue without priorities, a delay on one without leases, or
+                `drop_oldest` on a backend that cannot.
             PermissionDenied: The handle was opened with ``write=False``.
-            InvalidArgument: `block` is not a bool, `timeout` or `delay` is negative or not a number, or `priority` is
-                invalid.
+            InvalidArgument: `block` is not a bool, `timeout` or `delay` is negative or not a number, `priority` is
+                invalid, or `drop_oldest` has a `timeout` or a `delay` beside it.
         """
         try:
             self._calls.append(None)
@@ -121,6 +151,9 @@ class Queue(Handle, Leasing[T], InPlace[T], Generic[T]):
             data = self._encode(item)
             if len(data) > self._max_message_size:
                 self._refuse_size(data)
+            if drop_oldest:
+                check_drop_oldest(timeout, delay)
+                return self._put_dropping(data, priority)
             if delay:
                 self._put_delayed(data, priority, delay, deadline)
             elif not self._try_put(data, priority):
@@ -131,6 +164,7 @@ class Queue(Handle, Leasing[T], InPlace[T], Generic[T]):
             self._calls.pop()
             if self._closing:
                 self._close_channel_if_idle()
+        return None
 
     @in_c
     def put_nowait(self, item: T) -> None:
@@ -341,6 +375,29 @@ class Queue(Handle, Leasing[T], InPlace[T], Generic[T]):
 
         return self._with_channel(get_one)
 
+    def get_latest(self, block: bool = True, timeout: float | None = None) -> T:
+        """Take the newest item and drop the older ones; arguments and exceptions are those of `get`.
+
+        With priorities, it takes the newest item of the highest priority, and drops the older ones of that priority.
+        Items of other priorities stay.
+
+        Raises:
+            Unsupported: The backend cannot drop messages.
+        """
+        self._require_ability("drop_oldest", "drop its older messages")
+
+        def get_newest(_: Channel) -> T:
+            deadline = deadline_of(block, timeout)
+            received = None
+            try:
+                received = self._wait_latest(deadline)
+                return self._decode(received[0])
+            except MemoryError:
+                self._keep_undecoded(received)
+                raise
+
+        return self._with_channel(get_newest)
+
     def __iter__(self) -> Iterator[T]:
         """Take items until the queue is shut down and empty."""
         while True:
@@ -425,3 +482,13 @@ def check_max_items(max_items: object) -> None:
     """
     if max_items is not None and (isinstance(max_items, bool) or not isinstance(max_items, int) or max_items < 1):
         raise InvalidArgument(f"max_items must be an int of 1 or more, or None, not {max_items!r}")
+
+
+def check_drop_oldest(timeout: object, delay: float) -> None:
+    """Check what is given beside ``drop_oldest=True``.
+
+    Raises:
+        InvalidArgument: It is a timeout or a delay.
+    """
+    if timeout is not None or delay:
+        raise InvalidArgument("drop_oldest=True does not wait: leave out timeout and delay")

@@ -5,7 +5,7 @@ below the channel (`ipcq.backend.ask`), and asks this handle between two attempt
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, overload
 
 from ipcq._abilities.lease import Lease
 from ipcq._abilities.view import View
@@ -44,10 +44,34 @@ class RemoteQueue(Queue[T]):
     def _put_encoded(self, data: bytes, priority: int, deadline: float, delay: float = 0) -> None:
         self._asking_until(deadline).run(super()._put_encoded, data, priority, deadline, delay)
 
+    @overload
     def put(
-        self, item: T, block: bool = True, timeout: float | None = None, *, priority: int = 0, delay: float = 0
-    ) -> None:
-        self._asking(block, timeout).run(super().put, item, block, timeout, priority=priority, delay=delay)
+        self,
+        item: T,
+        block: bool = True,
+        timeout: float | None = None,
+        *,
+        priority: int = 0,
+        delay: float = 0,
+        drop_oldest: Literal[False] = False,
+    ) -> None: ...
+
+    @overload
+    def put(self, item: T, *, priority: int = 0, drop_oldest: Literal[True]) -> int: ...
+
+    def put(
+        self,
+        item: T,
+        block: bool = True,
+        timeout: float | None = None,
+        *,
+        priority: int = 0,
+        delay: float = 0,
+        drop_oldest: bool = False,
+    ) -> int | None:
+        put: Callable[..., int | None] = super().put
+        asking = self._asking(block and not drop_oldest, timeout)  # a put that drops does not wait
+        return asking.run(put, item, block, timeout, priority=priority, delay=delay, drop_oldest=drop_oldest)
 
     def put_nowait(self, item: T) -> None:
         self.put(item, False)
@@ -66,6 +90,9 @@ class RemoteQueue(Queue[T]):
 
     def get_message(self, block: bool = True, timeout: float | None = None) -> Message[T]:
         return self._asking(block, timeout).run(super().get_message, block, timeout)
+
+    def get_latest(self, block: bool = True, timeout: float | None = None) -> T:
+        return self._asking(block, timeout).run(super().get_latest, block, timeout)
 
     def lease_many(
         self, max_items: int, block: bool = True, timeout: float | None = None, *, hold: float | None = None

@@ -5,7 +5,7 @@ from contextlib import suppress
 from functools import partial
 from time import monotonic
 from types import TracebackType
-from typing import Any, Final, Generic, Self, TypeVar
+from typing import Any, Final, Generic, Literal, Self, TypeVar, overload
 
 import anyio
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
@@ -26,6 +26,7 @@ from ipcq._handle.interface import (
     put_encoded,
     slice_of,
     take,
+    take_latest,
     viewed,
     waits,
     wake,
@@ -83,13 +84,40 @@ class Queue(Generic[T]):
 
     # Putting
 
+    @overload
     async def put(
-        self, item: T, block: bool = True, timeout: float | None = None, *, priority: int = 0, delay: float = 0
-    ) -> None:
+        self,
+        item: T,
+        block: bool = True,
+        timeout: float | None = None,
+        *,
+        priority: int = 0,
+        delay: float = 0,
+        drop_oldest: Literal[False] = False,
+    ) -> None: ...
+
+    @overload
+    async def put(self, item: T, *, priority: int = 0, drop_oldest: Literal[True]) -> int: ...
+
+    async def put(
+        self,
+        item: T,
+        block: bool = True,
+        timeout: float | None = None,
+        *,
+        priority: int = 0,
+        delay: float = 0,
+        drop_oldest: bool = False,
+    ) -> int | None:
         """Put an item, and return when it is stored; as `ipcq.Queue.put`."""
         deadline = self._deadline(block, timeout)
         due = monotonic() + self._seconds(delay, "delay") if delay else 0.0
         await self._checkpoint()
+        if drop_oldest:
+            put: Callable[..., Any] = self._queue.put
+            options = {"timeout": timeout, "priority": priority, "delay": delay, "drop_oldest": True}
+            dropped: int = await self._run(partial(put, item, **options))
+            return dropped
         tried = not (self._putters.busy or self._may_block)
         if tried:
             try:
@@ -98,7 +126,7 @@ class Queue(Generic[T]):
                 if deadline == PASSED:
                     raise
             else:
-                return
+                return None
         # Encode once for all attempts. Nothing was awaited since the first attempt, so the item is unchanged.
         data = encode(self._queue, item, priority)
 
@@ -109,6 +137,7 @@ class Queue(Generic[T]):
             await self._serve(self._putters, attempt, deadline)
         else:
             await self._wait(self._putters, attempt, deadline, tried)
+        return None
 
     def put_nowait(self, item: T) -> None:
         """Put an item if there is space now; as `ipcq.Queue.put_nowait`.
@@ -181,6 +210,15 @@ class Queue(Generic[T]):
             priority = messages[0][1]
             return ipcq.Message(decoded(self._queue, messages)[0], priority)
         return await self._serve(self._getters, partial(self._queue.get_message, False), deadline)
+
+    async def get_latest(self, block: bool = True, timeout: float | None = None) -> T:
+        """Take the newest item and drop the older ones; as `ipcq.Queue.get_latest`."""
+        deadline = self._deadline(block, timeout)
+        await self._checkpoint()
+        if not self._may_block:
+            return await self._serve(self._getters, partial(self._queue.get_latest, False), deadline)
+        attempt, undo = partial(take_latest, self._queue), partial(keep, self._queue)
+        return decoded(self._queue, await self._serve(self._getters, attempt, deadline, undo))[0]
 
     async def _take(self, max_items: int | None, deadline: float) -> list[Received]:
         """Take messages in a thread; those that a cancelled call takes are kept for the next get."""

@@ -162,6 +162,19 @@ each clause.
     incarnation raises `QueueGone`. `unlink_incarnation` compares and removes in one step.
 42. A consumer that waits for a long time makes one request a second on average. `wake` ends the waits of all threads
     within 0.1 seconds.
+
+**Dropping**
+
+43. With `capabilities.drop_oldest`, `try_put_dropping` stores one message of at most `max_message_size` bytes. If there
+    is no space, it first drops messages, as few as possible: only ready ones, from the lowest priority up to that of
+    the new message, and of each priority the oldest first. It returns their number. If the message does not fit even
+    then, because the others are leased, delayed, dead or of a higher priority, or if a lock is held, it returns None
+    and has dropped nothing. It never waits. It wakes waiting consumers as a put does, and producers if space is left. A
+    process that is killed inside may have dropped messages and stored nothing, unless the mechanism does both in one
+    step.
+44. With `capabilities.drop_oldest`, `try_get_latest` takes the newest ready message of the highest priority, and drops
+    the older ones of that priority; those of other priorities stay. Otherwise it does what `try_get` does. `stats`
+    counts what was dropped as `dropped` and as `gets`.
 """
 
 from ipcq._process.deadline import SLICE, pause

@@ -62,6 +62,8 @@ class Capabilities:
     """A leased message returns within a second after the process that holds it died, without a timeout."""
     delays: bool = False
     """On a queue with leases, a message can be put that becomes ready later."""
+    drop_oldest: bool = False
+    """A put can drop the oldest messages to make room, and a get can take the newest and drop the older ones."""
     places: bool = False
     """Queues can be in several places, which are named by URLs."""
     listing: bool = False

@@ -107,6 +107,26 @@ class Channel(Protocol):
         """Store the whole batch in one step and return its length, or store nothing and return 0 (clause 22)."""
         raise Unsupported
 
+    def try_put_dropping(self, data: bytes, priority: int, /) -> int | None:
+        """Store one message, and drop ready ones if it does not fit otherwise (clause 43).
+
+        Returns:
+            The number of messages that were dropped; None if the message does not fit even so, or a lock is held: then
+            nothing was dropped.
+
+        Raises:
+            QueueShutDown: The queue is shut down.
+        """
+        raise Unsupported
+
+    def try_get_latest(self) -> Received | None:
+        """Take the newest message of the highest priority if there is one now, and drop the older ones (clause 44).
+
+        Raises:
+            QueueShutDown: The queue is shut down and empty.
+        """
+        raise Unsupported
+
     def try_get_many(self, limit: int, /) -> list[Received]:
         """Take up to `limit` messages that are in the queue now, in order; stop once they have `STEP` bytes."""
         batch: list[Received] = []

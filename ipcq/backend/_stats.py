@@ -19,6 +19,8 @@ class Stats:
     """Messages stored so far."""
     gets: int | None = None
     """Messages taken, acknowledged or dropped so far."""
+    dropped: int | None = None
+    """Messages dropped so far by puts with `drop_oldest`, and by `get_latest`; `gets` counts them too."""
     high_water_mark: int | None = None
     """Largest number of messages in the queue so far, also of those that are leased, delayed or dead."""
     waits: int | None = None

@@ -108,11 +108,13 @@ CALLS: Final[Mapping[str, Mapping[str, st.SearchStrategy[Any]]]] = {
     "forget": {},
     "exists": {},
     "put": {"item": _items, "priority": _priorities},
+    "put_dropping": {"item": _items, "priority": _priorities},
     "put_spoilt": {"spoilt": st.sampled_from(SPOILT[1:])},
     "put_raw": {"data": st.sampled_from(POISON)},
     "put_many": {"items": _batches, "spoilt": st.sampled_from(("", "", "", *SPOILT[1:]))},
     "get": {"timeout": st.sampled_from([None, 0, 0.002])},
     "get_message": {},
+    "get_latest": {},
     "get_many": {"most": _counts},
     "peek": {},
     "clear": {},
@@ -146,7 +148,8 @@ def traces(
         most: Largest number of calls.
         priorities: Put with priorities, which some backends refuse and some always have.
     """
-    generated = CALLS if priorities else {**CALLS, "put": {**CALLS["put"], "priority": st.just(0)}}
+    plain = {call: {**CALLS[call], "priority": st.just(0)} for call in ("put", "put_dropping")}
+    generated = CALLS if priorities else {**CALLS, **plain}
     steps = [
         st.tuples(st.just(call), _slots, st.fixed_dictionaries(dict(generated[call])))
         for call in calls
@@ -227,6 +230,9 @@ class _Handles:
     def _put(self, queue: "ipcq.Queue[Any]", item: Any, priority: int) -> None:
         queue.put(item, block=False, priority=priority)
 
+    def _put_dropping(self, queue: "ipcq.Queue[Any]", item: Any, priority: int) -> int:
+        return queue.put(item, priority=priority, drop_oldest=True)
+
     def _put_spoilt(self, queue: "ipcq.Queue[Any]", spoilt: str) -> None:
         queue.put(_spoilt(queue, spoilt), timeout=0.002)
 
@@ -245,6 +251,9 @@ class _Handles:
     def _get_message(self, queue: "ipcq.Queue[Any]") -> list[Any]:
         message = queue.get_message(block=False)
         return [message.item, message.priority]
+
+    def _get_latest(self, queue: "ipcq.Queue[Any]") -> Any:
+        return queue.get_latest(block=False)
 
     def _get_many(self, queue: "ipcq.Queue[Any]", most: int | None) -> list[Any]:
         return queue.get_many(most, block=False)
@@ -442,6 +451,8 @@ def shared(*backends: str) -> list[str]:
     """Return the calls that have the same meaning on all of these backends, according to their capabilities."""
     able = [capabilities(backend) for backend in backends]
     differ = [call for call in ("peek", "shutdown") if len({getattr(each, call) for each in able}) > 1]
+    if len({each.drop_oldest for each in able}) > 1:
+        differ += ["put_dropping", "get_latest"]
     if len({each.persistence == Persistence.HOLDERS for each in able}) > 1:
         differ.append("close")  # closing the last handle ends the queue on some
     if len({each.after_unlink for each in able}) > 1:
@@ -528,12 +539,14 @@ class QueueMachine(RuleBasedStateMachine):
     put = _rule("put")
     put_again = _rule("put")
     put_more = _rule("put")
+    put_dropping = _rule("put_dropping")
     put_spoilt = _rule("put_spoilt")
     put_undecodable = _rule("put_raw")
     put_many = _rule("put_many")
     put_many_more = _rule("put_many")
     get = _rule("get")
     get_message = _rule("get_message")
+    get_latest = _rule("get_latest")
     get_many = _rule("get_many")
     peek = _rule("peek")
     clear = _rule("clear", rare=True)

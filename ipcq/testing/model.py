@@ -77,6 +77,14 @@ class _Messages:
         self.puts += 1
         self.make_ready(_Message(self.puts, item, priority, good))
 
+    def put_dropping(self, item: Any, priority: int) -> int:
+        victims = [each for each in self.content if each.priority <= priority]
+        full = not self.shut and self.places >= self.capacity
+        if full and victims:
+            self.content.remove(min(victims, key=lambda each: (each.priority, each.number)))
+        self.put(item, priority)
+        return int(full)
+
     def make_ready(self, message: _Message) -> None:
         self.content.append(message)
         self.content.sort(key=lambda each: (-each.priority, each.number))
@@ -88,6 +96,13 @@ class _Messages:
     def get(self) -> _Message:
         self.check_content()
         return self.content.pop(0)
+
+    def get_latest(self) -> _Message:
+        self.check_content()
+        first = self.content[0].priority
+        newest = [each for each in self.content if each.priority == first][-1]
+        self.content = [each for each in self.content if each.priority != first]
+        return newest
 
     def lease(self) -> _Message:
         message = self.get()
@@ -239,13 +254,22 @@ class Model:
         handle.unlinked = True
 
     def _put(self, handle: _Handle, item: Any, priority: int) -> None:
+        self._check_put(handle, priority)
+        handle.messages.put(item, priority)
+
+    def _put_dropping(self, handle: _Handle, item: Any, priority: int) -> int:
+        if not self._able.drop_oldest:
+            raise Unsupported if handle.open else _Unspecified
+        self._check_put(handle, priority)
+        return handle.messages.put_dropping(item, priority)
+
+    def _check_put(self, handle: _Handle, priority: int) -> None:
         wrong = priority and not self._priorities
         if wrong and not (handle.sane and handle.writes and not handle.messages.shut):
             raise _Unspecified
         if wrong:
             raise Unsupported
         self._check_right(handle, handle.writes)
-        handle.messages.put(item, priority)
 
     def _put_spoilt(self, handle: _Handle, spoilt: str) -> None:
         if not (handle.sane and handle.writes) or handle.messages.shut:
@@ -281,6 +305,15 @@ class Model:
         if not message.good:
             raise DecodeError
         return [message.item, message.priority]
+
+    def _get_latest(self, handle: _Handle) -> Any:
+        if not self._able.drop_oldest:
+            raise Unsupported if handle.open else _Unspecified
+        self._check_right(handle, handle.reads)
+        message = handle.messages.get_latest()
+        if not message.good:
+            raise DecodeError
+        return message.item
 
     def _get_many(self, handle: _Handle, most: int | None) -> list[Any]:
         self._report(handle)

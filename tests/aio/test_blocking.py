@@ -354,3 +354,39 @@ def test_an_ordinary_method_in_a_thread_lets_other_tasks_go_on(
 
     run(main)
     assert gate.done.is_set()
+
+
+@pytest.mark.parametrize("blocks", [False, True])
+def test_the_oldest_are_dropped_and_the_newest_is_taken(
+    handle: "ipcq.Queue[Any]", run: Run, gate: Gate, blocks: bool
+) -> None:
+    """Clauses 43, 44: in a thread if the calls may block."""
+    handle._channel.may_block = blocks
+
+    async def main() -> tuple[int, object, object]:
+        queue = ipcq.aio.Queue(handle)
+        dropped = sum([await queue.put(number, drop_oldest=True) for number in range(6)])
+        newest = await queue.get_latest()
+        async with anyio.create_task_group() as group:
+            group.start_soon(queue.put, "item")
+            return dropped, newest, await queue.get_latest(timeout=PATIENCE)
+
+    assert run(main) == (2, 5, "item")
+
+
+def test_a_newest_message_that_a_cancelled_call_took_is_kept(handle: "ipcq.Queue[Any]", run: Run, gate: Gate) -> None:
+    """C22: the next get returns it."""
+    handle.put("item")
+    block(handle, gate, "try_get_latest")
+
+    async def main() -> object:
+        queue = ipcq.aio.Queue(handle)
+        async with anyio.create_task_group() as group:
+            group.start_soon(queue.get_latest)
+            await until(gate.entered)
+            group.cancel_scope.cancel()
+            gate.open.set()
+        await until(gate.done)
+        return await queue.get(timeout=PATIENCE)
+
+    assert run(main) == "item"

@@ -109,6 +109,8 @@ USES: dict[str, Callable[[Handle], object]] = {
     "put": lambda queue: queue.put_nowait(b"x" * 60),
     "get_many": lambda queue: queue.get_many(block=False),
     "put_many": lambda queue: queue.put_many([b"x", b"y"], block=False),
+    "put_dropping": lambda queue: queue.put(b"x" * 60, drop_oldest=True),
+    "get_latest": lambda queue: queue.get_latest(block=False),
     "peek": lambda queue: queue.peek(),
     "clear": lambda queue: queue.clear(),
     "qsize": lambda queue: queue.qsize(),

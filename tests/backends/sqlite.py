@@ -125,6 +125,8 @@ USES: dict[str, Callable[[Channel], object]] = {
     "put_many": lambda queue: queue.try_put_many([b"x", b"y"]),
     "get": lambda queue: queue.try_get(),
     "get_many": lambda queue: queue.try_get_many(2),
+    "put_dropping": lambda queue: queue.try_put_dropping(b"x", 0),
+    "get_latest": lambda queue: queue.try_get_latest(),
     "peek": lambda queue: queue.peek(),
     "qsize": lambda queue: queue.qsize(),
     "full": lambda queue: queue.full(),

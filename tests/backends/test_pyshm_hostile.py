@@ -31,6 +31,7 @@ from ipcq.errors import (
 )
 from ipcq_pyshm import PyshmBackend, _file, _place
 from ipcq_pyshm._layout import CELL, DATA_AT, RECORD, STATE_ROOM, STATES_AT
+from ipcq_pyshm._ring import Place, index_of
 
 name, queue = pyshm.name, pyshm.queue
 
@@ -295,8 +296,15 @@ def test_an_entry_of_the_heap_may_be_hostile(name: str, key: int, block: int) ->
     with create(name, priorities=True) as queue:
         queue.put(b"x")
         write_file(name, queue._channel._order._geometry.heap_at, struct.pack("<QQ", key, block))
-        with pytest.raises(CorruptQueue):
-            queue.get_nowait()
+        for use in (queue.get_nowait, lambda: queue.get_latest(block=False)):
+            with pytest.raises(CorruptQueue):
+                use()
+
+
+def test_an_entry_that_is_gone_is_corrupt() -> None:
+    """C28: between two reads of a step."""
+    with pytest.raises(CorruptQueue):
+        index_of([(1, 2)], Place(1, 3, 0))
 
 
 def test_a_link_may_be_hostile(name: str) -> None:

@@ -113,6 +113,19 @@ def test_a_process_killed_at_any_call_has_done_its_step_or_not_with_priorities(n
     has_happened_or_not(kill_at_each_call(name, *(KILLED | RANKS)[act], priorities=True))
 
 
+@pytest.mark.parametrize("options", [{}, {"priorities": True}, {"leases": True}], ids=["plain", "priorities", "leases"])
+@pytest.mark.parametrize("act", ["queue.put(b'x' * 64, drop_oldest=True)", "queue.get_latest()"])
+def test_a_process_killed_while_it_drops_loses_nothing_else(name: str, act: str, options: dict[str, Any]) -> None:
+    """C15, clauses 43, 44: the others find what was there, without some of the oldest, and perhaps the new message."""
+    found = kill_at_each_call(name, FULL, act, **options)
+    assert all(sound for _, sound, _ in found)
+    before, after = found[0][0], found[-1][0]
+    dropped = [4 - len(items) for items, _, _ in found if items != after]
+    assert [items for items, _, _ in found if items != after] == [before[count:] for count in dropped]
+    assert dropped == sorted(dropped)
+    assert after == ([*before[1:], ["x" * 64, 0]] if "put" in act else [])
+
+
 def test_a_shutdown_killed_at_any_call_has_happened_or_not(name: str) -> None:
     """C15: the same for an immediate shutdown, which drops the messages."""
     found = kill_at_each_call(name, FULL, "queue.shutdown(immediate=True)", "queue.shutdown(immediate=True)")

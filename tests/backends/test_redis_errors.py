@@ -86,7 +86,7 @@ def test_a_server_that_forgot_messages_is_told_of(
 ) -> None:
     """C7: the next put sees that its number was given before; without logging there is nobody to tell."""
     with created(backend) as queue:
-        forget, forget_all = "\0\1" + "\0" * 12, "\0" * 14  # the queue's figures, of which the second is the number
+        forget, forget_all = "\0\1" + "\0" * 13, "\0" * 15  # the queue's figures, of which the second is the number
         for _ in range(3):
             queue.try_put(b"x", 0)
         ask(server.port, "HSET", KEY, "kept", forget)

@@ -20,7 +20,7 @@ import pytest
 
 import ipcq
 from backends import sqlite
-from backends.sqlite import NAME, USES, attach, change_index, create, execute, holding, path_of
+from backends.sqlite import NAME, USES, attach, change_index, create, execute, holding, locked, path_of
 from ipcq.backend import Channel, Persistence, Place, Request, Secret
 from ipcq.errors import (
     CorruptQueue,
@@ -630,3 +630,12 @@ def test_another_users_queue_is_refused_with_a_way_out_that_helps(backend: Sqlit
     with pytest.raises(PermissionDenied, match="use another name, or run as user 12345") as caught:
         backend.attach(NAME, Request())
     assert "other_users" not in str(caught.value)
+
+
+def test_nothing_is_dropped_under_a_held_lock(backend: SqliteBackend, queue: Any) -> None:
+    """C11, clauses 43, 44: both calls end soon, and have changed nothing."""
+    queue.try_put(b"item", 0)
+    with locked(backend):
+        assert queue.try_put_dropping(b"new", 0) is None
+        assert queue.try_get_latest() is None
+    assert queue.try_get() == (b"item", 0)

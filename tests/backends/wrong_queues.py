@@ -348,6 +348,108 @@ class TakesByLooking(Wrong):
             return self.try_get()
 
 
+class DropsTheNewest(Wrong):
+    caught_by = "test_a_put_drops_the_oldest_and_says_how_many"
+
+    class Faulty(MemoryChannel):
+        def try_put_dropping(self, data: bytes, priority: int, /) -> int | None:
+            if super().try_put(data, priority):
+                return 0
+            self.try_get_latest()
+            return int(super().try_put(data, priority))
+
+
+class DropsTooMany(Wrong):
+    caught_by = "test_a_put_drops_the_oldest_and_says_how_many"
+
+    class Faulty(MemoryChannel):
+        def try_put_dropping(self, data: bytes, priority: int, /) -> int | None:
+            dropped = super().try_put_dropping(data, priority)
+            return dropped and dropped + (super().try_get() is not None)
+
+
+class ForgetsWhatItDropped(Wrong):
+    caught_by = "test_among_threads_each_message_is_taken_or_dropped"
+
+    class Faulty(MemoryChannel):
+        def try_put_dropping(self, data: bytes, priority: int, /) -> int | None:
+            return None if super().try_put_dropping(data, priority) is None else 0
+
+
+class DropsOneAlone(Wrong):
+    caught_by = "test_a_put_drops_as_many_as_are_in_its_way"
+
+    class Faulty(MemoryChannel):
+        def try_put_dropping(self, data: bytes, priority: int, /) -> int | None:
+            if super().try_put(data, priority):
+                return 0
+            super().try_get()
+            return 1 if super().try_put(data, priority) else None
+
+
+class DropsInVain(Wrong):
+    caught_by = "test_a_put_drops_the_lowest_priority_and_none_above_its_own"
+
+    class Faulty(MemoryChannel):
+        def try_put_dropping(self, data: bytes, priority: int, /) -> int | None:
+            dropped = super().try_put_dropping(data, priority)
+            if dropped is None:
+                self.try_get()
+            return dropped
+
+
+class DropsWhatIsHigher(Wrong):
+    caught_by = "test_a_put_drops_the_lowest_priority_and_none_above_its_own"
+
+    class Faulty(MemoryChannel):
+        def try_put_dropping(self, data: bytes, priority: int, /) -> int | None:
+            if super().try_put(data, priority):
+                return 0
+            super().try_get()
+            return int(super().try_put(data, priority))
+
+
+class KeepsTheOlder(Wrong):
+    caught_by = "test_the_newest_is_taken_and_the_older_ones_are_dropped"
+
+    class Faulty(MemoryChannel):
+        def try_get_latest(self) -> Received | None:
+            taken = super().try_get_many(100)
+            for data, priority in taken[:-1]:
+                super().try_put(data, priority)
+            return taken[-1] if taken else None
+
+
+class DropsEveryPriority(Wrong):
+    caught_by = "test_the_newest_of_the_highest_priority_is_taken"
+
+    class Faulty(MemoryChannel):
+        def try_get_latest(self) -> Received | None:
+            received = super().try_get_latest()
+            self.clear()
+            return received
+
+
+class DropsInSilence(Wrong):
+    caught_by = "test_dropping_wakes_who_waits"
+
+    class Faulty(MemoryChannel):
+        def wait_readable(self, since: float, until: float, /) -> None:
+            time.sleep(3)
+
+
+class DropsAfterTheEnd(Wrong):
+    caught_by = "test_dropping_ends_with_the_queue[shutdown]"
+
+    class Faulty(MemoryChannel):
+        def try_put_dropping(self, data: bytes, priority: int, /) -> int | None:
+            self._queue.down, down = False, self._queue.down
+            try:
+                return super().try_put_dropping(data, priority)
+            finally:
+                self._queue.down = down
+
+
 class HidesTheEndFromALook(Wrong):
     caught_by = "test_looking_into_a_queue_that_is_shut_down_and_empty_says_so"
 

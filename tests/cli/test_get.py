@@ -273,3 +273,17 @@ def test_item_is_printed_before_the_next_one_comes(start: Callable[..., Any], sh
     process = start("get", shared.name, "--follow", "--json")
     shared.put({"id": 1})
     assert process.stdout.readline() == '{"id": 1}\n'
+
+
+def test_the_newest_item_is_taken_if_asked_for(run: Run, queue: Queue) -> None:
+    """The older ones are dropped."""
+    queue.put_many(["a", "b", "c"])
+    assert run("get", queue.name, "--latest").stdout == "c\n"
+    assert queue.empty()
+
+
+@pytest.mark.parametrize("other", [["-n", "2"], ["--all"]])
+def test_the_newest_item_is_one(run: Run, queue: Queue, other: list[str]) -> None:
+    """So it excludes what takes more."""
+    result = run("get", queue.name, "--latest", *other)
+    assert (result.exit_code, "--latest takes one item" in result.stderr) == (2, True)

@@ -328,3 +328,17 @@ def test_interrupted_program_prints_the_number_of_items(start: Callable[..., Any
     process.send_signal(signal.SIGINT)
     _, complaint = process.communicate(timeout=60)
     assert (process.returncode, complaint) == (130, "ipcq: interrupted; 4 items put\n")
+
+
+def test_a_full_queue_drops_its_oldest_items_if_asked_to(run: Run, queue: Queue) -> None:
+    """And says on stderr how many, unless it is to be quiet."""
+    result = run("put", queue.name, "--drop-oldest", "a", "b", "c", "d", "e", "f")
+    assert result.stderr == "ipcq: 2 items dropped to make room\n"
+    assert run("put", queue.name, "--drop-oldest", "--quiet", "g").output == ""
+    assert take_all(queue) == ["d", "e", "f", "g"]
+
+
+def test_dropping_excludes_waiting(run: Run, queue: Queue) -> None:
+    """A put that drops never waits."""
+    result = run("put", queue.name, "--drop-oldest", "--wait", "1", "a")
+    assert (result.exit_code, "mutually exclusive" in result.stderr) == (2, True)

@@ -114,6 +114,8 @@ def test_a_wait_is_a_pause_by_default(
         lambda channel: super(FakeChannel, channel).shutdown(False),
         lambda channel: super(FakeChannel, channel).fileno(),
         lambda channel: super(FakeChannel, channel).notify(None),
+        lambda channel: super(FakeChannel, channel).try_put_dropping(b"", 0),
+        lambda channel: super(FakeChannel, channel).try_get_latest(),
     ],
 )
 def test_a_method_that_a_channel_does_not_define_is_unsupported(

@@ -264,6 +264,135 @@ static void clear_goes_past_what_is_being_written(void)
     queue_close(queue);
 }
 
+static enum queue_result get_latest(struct queue *queue)
+{
+    struct queue_copy copy;
+    enum queue_result result = queue_get_latest(queue, place_for, &place, &copy, 0);
+
+    if (result != QUEUE_COPYING)
+        return result;
+    memcpy(copy.target, copy.source, copy.size);
+    queue_release(queue, &copy);
+    return QUEUE_OK;
+}
+
+static void put_dropping(struct queue *queue, const char *text, unsigned priority, enum queue_result right, size_t number)
+{
+    struct queue_piece piece = {.data = text, .size = 1, .priority = priority};
+    size_t dropped;
+
+    CHECK(queue_put_dropping(queue, &piece, &dropped, 0) == right && dropped == number);
+}
+
+/* In the ring, in cells, and with leases. */
+static void the_oldest_are_dropped(void)
+{
+    static const uint32_t flags[] = {0, FLAG_ORDERED, FLAG_LEASES, FLAG_ORDERED | FLAG_LEASES};
+
+    for (size_t which = 0; which < sizeof flags / sizeof *flags; which++) {
+        struct queue *queue = queue_open(flags[which] & FLAG_LEASES ? queue_file_with_leases(flags[which], 1 << 12, 3, 64, 0)
+                                                                    : queue_file_of(flags[which], 1 << 12, 3, 64));
+        struct queue_total put, got;
+
+        for (const char *text = "abc"; *text != 0; text++)
+            put_dropping(queue, text, 0, QUEUE_OK, 0);
+        put_dropping(queue, "d", 0, QUEUE_OK, 1);
+        CHECK(try_get(queue, &place) == QUEUE_OK && bytes[0] == 'b');
+        put_dropping(queue, "e", 0, QUEUE_OK, 0);
+        CHECK(get_latest(queue) == QUEUE_OK && bytes[0] == 'e' && get_latest(queue) == QUEUE_EMPTY);
+        CHECK(queue->segment->figures.dropped == 3);
+        side_totals(queue, &put, &got);
+        CHECK(put.count == 5 && got.count == 5 && put.bytes == got.bytes);
+        if (flags[which] & FLAG_ORDERED) {
+            put_dropping(queue, "f", 1, QUEUE_OK, 0);
+            put_dropping(queue, "g", 5, QUEUE_OK, 0);
+            put_dropping(queue, "h", 5, QUEUE_OK, 0);
+            put_dropping(queue, "i", 0, QUEUE_FULL, 0);
+            put_dropping(queue, "j", 2, QUEUE_OK, 1);
+            CHECK(get_latest(queue) == QUEUE_OK && bytes[0] == 'h' && get_latest(queue) == QUEUE_OK && bytes[0] == 'j');
+        }
+        put_dropping(queue, "k", 0, QUEUE_OK, 0);
+        CHECK(queue_shutdown(queue, SECOND) == QUEUE_OK);
+        put_dropping(queue, "l", 0, QUEUE_DOWN, 0);
+        CHECK(get_latest(queue) == QUEUE_OK && get_latest(queue) == QUEUE_DOWN);
+        queue_close(queue);
+    }
+}
+
+static void as_many_are_dropped_as_are_in_the_way(void)
+{
+    for (uint32_t flags = 0; flags <= FLAG_ORDERED; flags += FLAG_ORDERED) {
+        struct queue *queue = queue_open(queue_file_of(flags, 8 * layout_message_size(64, flags), 0, 512));
+        struct queue_piece piece = PIECE(bytes, 257);
+        size_t dropped, count = 0;
+
+        while (queue_put(queue, bytes, 64, 0) == QUEUE_OK)
+            count++;
+        CHECK(queue_put_dropping(queue, &piece, &dropped, 0) == QUEUE_OK && dropped > 1 && dropped < count);
+        CHECK(queue->segment->put.position != 0 && get_latest(queue) == QUEUE_OK && place.size == 257);
+        CHECK(queue->segment->figures.dropped == count);
+        queue_close(queue);
+    }
+}
+
+/* A record in the middle that is being written keeps the ones behind it; one of a dead producer does not. */
+static void dropping_stops_at_what_is_being_written(void)
+{
+    struct queue *queue = ring_with_a_gap(RECORD_RESERVED | 4000 << 8 | UINT64_C(7) << 32);
+    struct queue_piece piece = PIECE(bytes, 100);
+    struct queue_total put, got;
+    size_t dropped;
+
+    record_of(queue, ring_record_size(64))->word = participant_word(queue, 0) | RECORD_RESERVED;
+    piece.size = 64;
+    CHECK(queue_put_dropping(queue, &piece, &dropped, 0) == QUEUE_OK && dropped == 1);
+    CHECK(queue_put_dropping(queue, &piece, &dropped, 0) == QUEUE_BUSY && dropped == 0);
+    CHECK(get_latest(queue) == QUEUE_BUSY);
+    record_of(queue, ring_record_size(64))->word = RECORD_RESERVED | 4000 << 8 | UINT64_C(7) << 32;
+    CHECK(queue_put_dropping(queue, &piece, &dropped, 0) == QUEUE_OK && dropped == 0);
+    CHECK(queue->segment->figures.aborted == 1);
+    record_of(queue, queue->segment->get.position + ring_record_size(64))->word = RECORD_DONE;
+    CHECK(get_latest(queue) == QUEUE_OK && queue->segment->figures.aborted == 2 && get_latest(queue) == QUEUE_EMPTY);
+    side_totals(queue, &put, &got);
+    CHECK(put.count == got.count && put.bytes == got.bytes);
+    queue_close(queue);
+}
+
+/* What is behind it cannot be taken yet, so the latest is the one before it. */
+static void the_latest_is_before_what_is_being_written(void)
+{
+    struct queue *queue = ring_with_a_gap(0);
+
+    record_of(queue, ring_record_size(64))->word = participant_word(queue, 0) | RECORD_RESERVED;
+    CHECK(get_latest(queue) == QUEUE_OK && queue->segment->get.position == ring_record_size(64));
+    CHECK(get_latest(queue) == QUEUE_BUSY);
+    queue_close(queue);
+}
+
+/* The space of messages that others still copy is not free, whatever is dropped behind them. */
+static void dropping_waits_for_what_is_being_copied(void)
+{
+    struct queue *queue = queue_open(queue_file(3 * ring_record_size(LARGEST), 0, LARGEST));
+    struct queue_piece piece = PIECE(bytes, LARGEST);
+    struct place none = {bytes, 0, 0, 0};
+    struct queue_copy copy;
+    size_t dropped;
+
+    for (int message = 0; message < 3; message++)
+        CHECK(queue_put(queue, bytes, LARGEST, 0) == QUEUE_OK);
+    CHECK(queue_get(queue, place_for, &place, &copy, 0) == QUEUE_COPYING);
+    CHECK(queue_put_dropping(queue, &piece, &dropped, 0) == QUEUE_BUSY && dropped == 0);
+    queue_release(queue, &copy);
+    CHECK(queue_put_dropping(queue, &piece, &dropped, 0) == QUEUE_OK && dropped == 0);
+    CHECK(queue_get_latest(queue, place_for, &none, &copy, 0) == QUEUE_NO_MEMORY);
+    CHECK(queue_get_latest(queue, place_for, &place, &copy, 0) == QUEUE_COPYING);
+    CHECK(queue_put(queue, bytes, LARGEST, 0) == QUEUE_OK && queue_put(queue, bytes, LARGEST, 0) == QUEUE_OK);
+    CHECK(queue_put(queue, bytes, LARGEST, 0) == QUEUE_FULL);
+    queue_release(queue, &copy);
+    CHECK(queue_put(queue, bytes, LARGEST, 0) == QUEUE_OK);
+    queue_close(queue);
+}
+
 static void what_a_shutdown_dropped_cannot_be_taken(void)
 {
     for (int ordered = 0; ordered < 2; ordered++) {
@@ -871,7 +1000,7 @@ static void harm_stays_in_the_segment(uint64_t seed)
             memcpy(start + offset, &hostile[random_next(&seed) % (sizeof hostile / sizeof *hostile)], 8);
         else if (random_next(&seed) % 3 == 0)
             start[offset + random_next(&seed) % 8] ^= (unsigned char)(1 << random_next(&seed) % 8);
-        switch (random_next(&seed) % 8) {
+        switch (random_next(&seed) % 10) {
         case 0:
             queue_put_many(queue, pieces, 3, &count, 0);
             break;
@@ -896,6 +1025,12 @@ static void harm_stays_in_the_segment(uint64_t seed)
             }
             break;
         }
+        case 6:
+            queue_put_dropping(queue, &pieces[random_next(&seed) % 3], &count, 0);
+            break;
+        case 7:
+            get_latest(queue);
+            break;
         default:
             queue_put(queue, bytes, size, 100000);
         }
@@ -923,6 +1058,11 @@ int main(int count, char **words)
     a_shutdown_lets_drain();
     clear_goes_past_what_the_dead_left();
     clear_goes_past_what_is_being_written();
+    the_oldest_are_dropped();
+    as_many_are_dropped_as_are_in_the_way();
+    dropping_stops_at_what_is_being_written();
+    the_latest_is_before_what_is_being_written();
+    dropping_waits_for_what_is_being_copied();
     what_a_shutdown_dropped_cannot_be_taken();
     space_that_is_copied_from_is_not_free();
     the_dead_hold_nothing();

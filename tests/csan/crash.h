@@ -67,7 +67,7 @@ struct state {
 
 struct bounds {
     struct contents before, after;
-    struct contents part, other; /* with leases, else as before */
+    struct contents part, other; /* else as before */
     bool singly; /* with priorities, messages of a batch are taken one by one */
     unsigned capacity;
 };

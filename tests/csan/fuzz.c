@@ -208,12 +208,12 @@ static void *room_for(void *context, struct queue_piece *message)
     return *room;
 }
 
-static void get(struct queue *queue)
+static void get(struct queue *queue, bool latest)
 {
     struct queue_copy copy;
     void *room = NULL;
 
-    if (queue_get(queue, room_for, &room, &copy, BRIEF) == QUEUE_COPYING) {
+    if ((latest ? queue_get_latest : queue_get)(queue, room_for, &room, &copy, BRIEF) == QUEUE_COPYING) {
         CHECK(copy.size <= largest);
         memcpy(copy.target, copy.source, copy.size);
         queue_release(queue, &copy);
@@ -231,6 +231,17 @@ static void put(struct queue *queue, size_t size, size_t count, unsigned priorit
         pieces[which] = (struct queue_piece){.data = message, .size = size, .priority = priority};
     queue_put_many(queue, pieces, count, &stored, BRIEF);
     CHECK(stored <= count);
+    free(message);
+}
+
+static void put_dropping(struct queue *queue, size_t size, unsigned priority)
+{
+    unsigned char *message = calloc(1, size + 1);
+    struct queue_piece piece = {.data = message, .size = size, .priority = priority};
+    size_t dropped;
+
+    queue_put_dropping(queue, &piece, &dropped, BRIEF);
+    CHECK(dropped <= queue->limit);
     free(message);
 }
 
@@ -411,7 +422,10 @@ static void call(struct queue *queue, struct input *input)
         look(queue);
         break;
     case 4:
-        clear(queue);
+        if (how & 1)
+            put_dropping(queue, how % (largest + 50), how >> 10);
+        else
+            clear(queue);
         break;
     case 5:
         kill_owners(queue);
@@ -423,7 +437,7 @@ static void call(struct queue *queue, struct input *input)
         listen_to(queue);
         break;
     default:
-        get(queue);
+        get(queue, how & 1);
     }
 }
 

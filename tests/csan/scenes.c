@@ -3,6 +3,7 @@
 
 #include "crash.h"
 
+#include "cells.h"
 #include "doorbell.h"
 #include "notice.h"
 
@@ -108,6 +109,44 @@ static void clear_all(struct queue *queue)
     size_t dropped;
 
     queue_clear(queue, &dropped, 0);
+}
+
+static void put_dropping(struct queue *queue)
+{
+    struct queue_piece piece = PIECE(bytes, SMALL);
+    size_t dropped;
+
+    tag_write(bytes, SMALL, (struct tag){7, 1000});
+    piece.priority = 1;
+    queue_put_dropping(queue, &piece, &dropped, 0);
+}
+
+/* What it has done when it is killed before the put. */
+static void make_room(struct queue *queue)
+{
+    struct queue_piece piece = PIECE(bytes, SMALL);
+    size_t dropped;
+
+    piece.priority = 1;
+    if (!layout_has_cells(queue->flags)) {
+        if (!queue_has_space(queue, SMALL))
+            get_one(queue);
+    } else if (cells_enter(queue, 0)) {
+        dropped = 0;
+        cells_make_room(queue, &piece, &dropped);
+        side_leave(&queue->segment->put);
+    }
+}
+
+static void get_latest(struct queue *queue)
+{
+    struct place place = {bytes, sizeof bytes, 0, 0};
+    struct queue_copy copy;
+
+    if (queue_get_latest(queue, place_for, &place, &copy, 0) == QUEUE_COPYING) {
+        memcpy(copy.target, copy.source, copy.size);
+        queue_release(queue, &copy);
+    }
 }
 
 static void peek_one(struct queue *queue)
@@ -284,7 +323,9 @@ const struct operation operations[] = {
     {.name = "put", .act = put_small, .puts = true, .second = true},
     {.name = "put of a large message", .act = put_large, .puts = true, .second = true},
     {.name = "put_many", .act = put_batch, .puts = true},
+    {.name = "put that drops", .act = put_dropping, .puts = true, .part = make_room},
     {.name = "get", .act = get_one, .second = true},
+    {.name = "get of the latest", .act = get_latest, .singly = true},
     {.name = "get_many", .act = get_batch, .singly = true},
     {.name = "clear", .act = clear_all, .singly = true},
     {.name = "peek", .act = peek_one},

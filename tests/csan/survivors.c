@@ -236,7 +236,7 @@ void judge(const unsigned char *state, const struct bounds *bounds)
               same(&found, &bounds->other) || (bounds->singly && each_within(&found, bounds)));
         return;
     }
-    CHECK(same(&found, &bounds->before) || same(&found, &bounds->after) ||
+    CHECK(same(&found, &bounds->before) || same(&found, &bounds->after) || same(&found, &bounds->part) ||
           (bounds->singly && between(&found, &bounds->before, &bounds->after)));
 }
 

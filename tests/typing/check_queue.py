@@ -58,7 +58,10 @@ def verbs(queue: ipcq.Queue[Job]) -> None:
     queue.put(Job(1))
     queue.put(Job(1), timeout=0.5, priority=3)
     queue.put_nowait(Job(1))
-    queue.put({"number": 1})  # type: ignore[arg-type]
+    queue.put({"number": 1})  # type: ignore[call-overload]
+    queue.put(Job(1), timeout=1, drop_oldest=True)  # type: ignore[call-overload]
+    assert_type(queue.put(Job(1), drop_oldest=True), int)
+    assert_type(queue.get_latest(timeout=1), Job)
     assert_type(queue.get(), Job)
     assert_type(queue.get_nowait(), Job)
     assert_type(queue.get_many(10), list[Job])
@@ -197,7 +200,7 @@ async def awaited_verbs() -> None:
         assert_type(await queue.lease(hold=5), ipcq.aio.Lease[Job])
         assert_type([lease.item async for lease in queue.leases()], list[Job])
         assert_type(await queue.lease_many(5), list[ipcq.aio.Lease[Job]])
-        await queue.put({"number": 1})  # type: ignore[arg-type]
+        await queue.put({"number": 1})  # type: ignore[call-overload]
         assert_type(queue.queue, ipcq.Queue[Job])
     assert_type(await ipcq.aio.open("/jobs"), ipcq.aio.Queue[Any])
     assert_type(await ipcq.aio.open("/jobs", type=int | str, create=False), ipcq.aio.Queue[int | str])

@@ -146,6 +146,92 @@ static enum queue_result cells_put_many(struct queue *queue, const struct queue_
     return result;
 }
 
+/* Sums up what a message may drop: messages, and their cells. */
+static void count_victims(const struct cells *cells, unsigned priority, uint64_t *messages, uint64_t *freed)
+{
+    uint32_t ready = heap_count(cells, HEAP_READY);
+
+    for (uint32_t place = 0; place < ready; place++) {
+        uint32_t cell = get32(heap_word(cells, HEAP_READY, place));
+
+        if (cell < cells->count && key_of(cells, cell) >> NUMBER_BITS >= HIGHEST - priority) {
+            ++*messages;
+            *freed += cells_for(size_of(cells, cell), cells->flags);
+        }
+    }
+}
+
+static bool has_room(const struct queue *queue, uint64_t needed, uint64_t spare, uint64_t depth)
+{
+    return needed <= spare && (queue->max_messages == 0 || depth < queue->max_messages);
+}
+
+enum queue_result cells_make_room(struct queue *queue, const struct queue_piece *piece, size_t *dropped)
+{
+    struct cells cells = cells_of(queue);
+    struct cells_index *index = cells.index;
+    struct side *get = &queue->segment->get;
+    uint64_t needed = cells_for(piece->size, queue->flags);
+    uint64_t depth = word_peek(&queue->segment->put.position) - word_peek(&get->position);
+    uint64_t messages = 0;
+    uint64_t freed = 0;
+    uint32_t attention = attention_of(queue) & ATTEND_LISTENERS;
+
+    if (piece->size > queue->max_message_size)
+        return QUEUE_FULL;
+    if (has_room(queue, needed, get32(&index->free_cells), depth))
+        return QUEUE_OK;
+    count_victims(&cells, piece->priority, &messages, &freed);
+    if (!has_room(queue, needed, get32(&index->free_cells) + freed, depth - messages))
+        return QUEUE_FULL;
+    /* Before anything is dropped, because it may fail. */
+    if (attention != 0 && attention_before_put(queue, attention, 0) != QUEUE_OK)
+        return QUEUE_SYSTEM;
+    /* A kill from here on leaves the heap in another order, but whoever inherits the lock rebuilds it. */
+    heap_build(&cells, HEAP_VICTIMS, heap_count(&cells, HEAP_READY));
+    while (messages-- != 0 && !has_room(queue, needed, get32(&index->free_cells), depth)) {
+        uint64_t cell = heap_top(&cells, HEAP_VICTIMS);
+        size_t size;
+
+        if (cell == cells.count)
+            break;
+        size = size_of(&cells, (uint32_t)cell);
+        atomic_store_explicit(&cells.heads[cell], CELL_NONE, memory_order_seq_cst);
+        heap_remove(&cells, HEAP_VICTIMS, 0);
+        chain_free(&cells, (uint32_t)cell, size);
+        side_commit(get, word_peek(&get->position) + 1, 1, size);
+        depth--;
+        ++*dropped;
+    }
+    heap_build(&cells, HEAP_READY, heap_count(&cells, HEAP_READY));
+    side_count_dropped(queue, *dropped);
+    return QUEUE_OK;
+}
+
+static enum queue_result cells_put_dropping(struct queue *queue, const struct queue_piece *piece, size_t *dropped,
+                                            int64_t patience)
+{
+    struct side *put = &queue->segment->put;
+    enum queue_result result = QUEUE_DOWN;
+    uint32_t consumers, producers;
+    size_t stored;
+
+    if (!cells_enter(queue, patience))
+        return QUEUE_BUSY;
+    if (!atomic_load_explicit(&queue->segment->state.down, memory_order_relaxed)) {
+        result = cells_make_room(queue, piece, dropped);
+        if (result == QUEUE_OK)
+            result = cells_put_locked(queue, piece, 1, false, &stored, 0);
+    }
+    consumers = event_asleep(&put->event);
+    producers = *dropped == 0 ? 0 : event_asleep(&queue->segment->get.event);
+    side_leave(put);
+    if (result == QUEUE_OK)
+        attention_wake_consumers(queue, consumers, 1);
+    attention_wake_producers(queue, producers);
+    return result;
+}
+
 static enum queue_result cells_put(struct queue *queue, const struct queue_piece *piece, int64_t patience)
 {
     size_t stored;
@@ -168,6 +254,33 @@ enum queue_result cells_top(struct queue *queue, const struct cells *cells, uint
         return QUEUE_CORRUPT;
     *size = size_of(cells, *cell);
     return *size <= queue->max_message_size ? QUEUE_OK : QUEUE_CORRUPT;
+}
+
+enum queue_result cells_latest(struct queue *queue, const struct cells *cells, uint32_t *cell, size_t *size,
+                               size_t *older)
+{
+    enum queue_result result = cells_top(queue, cells, cell, size);
+    uint32_t ready = heap_count(cells, HEAP_READY);
+    uint64_t key = result == QUEUE_OK ? key_of(cells, *cell) : 0;
+    uint64_t first = key >> NUMBER_BITS;
+
+    *older = 0;
+    for (uint32_t place = 1; result == QUEUE_OK && place < ready; place++) {
+        uint32_t other = get32(heap_word(cells, HEAP_READY, place));
+
+        if (other >= cells->count)
+            return QUEUE_CORRUPT;
+        if (key_of(cells, other) >> NUMBER_BITS != first)
+            continue;
+        ++*older;
+        if (key_of(cells, other) > key) {
+            key = key_of(cells, other);
+            *cell = other;
+        }
+    }
+    if (result == QUEUE_OK)
+        *size = size_of(cells, *cell);
+    return result == QUEUE_OK && *size > queue->max_message_size ? QUEUE_CORRUPT : result;
 }
 
 enum queue_result cells_copy_out(const struct cells *cells, uint32_t cell, size_t size, const struct taking *taking)
@@ -244,6 +357,31 @@ static enum queue_result take(struct queue *queue, const struct taking *taking, 
     return *taken != 0 ? QUEUE_OK : result;
 }
 
+static enum queue_result cells_get_latest(struct queue *queue, const struct taking *taking, int64_t patience)
+{
+    struct cells cells = cells_of(queue);
+    enum queue_result result;
+    size_t size;
+    size_t older = 0;
+    uint32_t cell;
+
+    if (!cells_enter(queue, patience))
+        return QUEUE_BUSY;
+    result = cells_latest(queue, &cells, &cell, &size, &older);
+    if (result == QUEUE_OK)
+        result = cells_copy_out(&cells, cell, size, taking);
+    if (result == QUEUE_OK)
+        side_count_dropped(queue, older);
+    /* From the oldest on, so that a kill in between loses none that is newer. */
+    for (size_t left = older + 1; result == QUEUE_OK && left != 0; left--) {
+        result = cells_top(queue, &cells, &cell, &size);
+        if (result == QUEUE_OK)
+            cells_drop(queue, &cells, cell, size);
+    }
+    leave_get(queue);
+    return result;
+}
+
 static enum queue_result cells_get(struct queue *queue, const struct taking *taking, int64_t patience)
 {
     size_t taken;
@@ -294,7 +432,9 @@ const struct flavour cells_flavour = {
     .enter_put = cells_enter,
     .put = cells_put,
     .put_many = cells_put_many,
+    .put_dropping = cells_put_dropping,
     .get = cells_get,
+    .get_latest = cells_get_latest,
     .get_many = cells_get_many,
     .peek = cells_peek,
     .clear = cells_clear,

@@ -48,6 +48,12 @@ bool cells_enter(struct queue *queue, int64_t patience);
 /* Puts messages that are ready, or with `due` delayed until then. */
 enum queue_result cells_put_locked(struct queue *queue, const struct queue_piece *pieces, size_t count, bool whole,
                                    size_t *stored, int64_t due);
+/* Drops ready messages of at most the piece's priority until it fits, as few as that takes; without any if it does not
+ * fit even so: QUEUE_FULL. */
+enum queue_result cells_make_room(struct queue *queue, const struct queue_piece *piece, size_t *dropped);
+/* Finds the newest ready message of the highest priority, and how many of that priority are older. */
+enum queue_result cells_latest(struct queue *queue, const struct cells *cells, uint32_t *cell, size_t *size,
+                               size_t *older);
 /* Finds the next message. */
 enum queue_result cells_top(struct queue *queue, const struct cells *cells, uint32_t *cell, size_t *size);
 enum queue_result cells_copy_out(const struct cells *cells, uint32_t cell, size_t size, const struct taking *taking);

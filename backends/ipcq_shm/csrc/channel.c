@@ -90,6 +90,32 @@ static PyObject *try_put(PyObject *self, PyObject *const *arguments, Py_ssize_t 
     return core_raise(Py_TYPE(self), result);
 }
 
+static PyObject *try_put_dropping(PyObject *self, PyObject *arguments)
+{
+    struct queue *queue = core_queue_of(self);
+    struct queue_piece piece = {0};
+    enum queue_result result;
+    size_t dropped, all = 0;
+    int64_t until = 0;
+    Py_ssize_t size;
+
+    if (queue == NULL || !PyArg_ParseTuple(arguments, "y#I", &piece.data, &size, &piece.priority))
+        return NULL;
+    piece.size = (size_t)size;
+    piece.priority &= HIGHEST_PRIORITY;
+    do {
+        Py_BEGIN_ALLOW_THREADS
+        result = queue_put_dropping(queue, &piece, &dropped, QUEUE_PATIENCE);
+        Py_END_ALLOW_THREADS
+        all += dropped;
+    } while (result == QUEUE_BUSY && core_settled(queue, &until));
+    if (result == QUEUE_OK)
+        return PyLong_FromSize_t(all);
+    if (result == QUEUE_FULL || result == QUEUE_BUSY)
+        Py_RETURN_NONE;
+    return core_raise(Py_TYPE(self), result);
+}
+
 static enum queue_result put_pieces(struct queue *queue, const struct queue_piece *pieces, size_t count, bool whole,
                                    size_t *stored, int64_t patience)
 {
@@ -237,15 +263,18 @@ static PyObject *received_or_none(PyObject *self, enum queue_result result, PyOb
     return core_raise(Py_TYPE(self), result);
 }
 
+typedef enum queue_result get_one(struct queue *queue, queue_room *room, void *context, struct queue_copy *copy,
+                                  int64_t patience);
+
 /* Takes one message of any size. */
-static enum queue_result take_into(struct queue *queue, PyObject *received)
+static inline enum queue_result take_by(get_one *get, struct queue *queue, PyObject *received)
 {
     enum queue_result result;
     struct queue_copy copy;
     int64_t until = 0;
 
     do {
-        result = queue_get(queue, room_in_received, received, &copy, 0);
+        result = get(queue, room_in_received, received, &copy, 0);
     } while (result == QUEUE_BUSY && core_settled(queue, &until));
     if (result != QUEUE_COPYING)
         return result;
@@ -254,6 +283,20 @@ static enum queue_result take_into(struct queue *queue, PyObject *received)
     queue_release(queue, &copy);
     Py_END_ALLOW_THREADS
     return QUEUE_OK;
+}
+
+static enum queue_result take_into(struct queue *queue, PyObject *received)
+{
+    return take_by(queue_get, queue, received);
+}
+
+static PyObject *try_get_latest(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    struct queue *queue = core_queue_of(self);
+    PyObject *received = queue == NULL ? NULL : new_received();
+
+    return received == NULL ? NULL
+                            : received_or_none(self, take_by(queue_get_latest, queue, received), received);
 }
 
 static PyObject *try_get(PyObject *self, PyObject *Py_UNUSED(unused))
@@ -561,9 +604,9 @@ static PyObject *figures(PyObject *self, PyObject *Py_UNUSED(unused))
         put = counts.put;
         got = counts.got;
     }
-    all = Py_BuildValue("{s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K}", "depth", put.count - got.count, "bytes",
+    all = Py_BuildValue("{s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K}", "depth", put.count - got.count, "bytes",
                         put.bytes - got.bytes, "bytes_put", put.bytes, "puts", put.count - aborted, "gets",
-                        got.count - aborted, "high_water_mark", figure(&kept->high_water_mark), "waits",
+                        got.count - aborted, "dropped", figure(&kept->dropped), "high_water_mark", figure(&kept->high_water_mark), "waits",
                         figure(&kept->waits), "timeouts", figure(&kept->timeouts), "recoveries",
                         figure(&kept->recoveries));
     if (all != NULL && queue->holders != NULL &&
@@ -830,7 +873,9 @@ static PyMethodDef channel_methods[] = {
     {"try_put", (PyCFunction)(void (*)(void))try_put, METH_FASTCALL, NULL},
     {"try_put_many", try_put_many, METH_O, NULL},
     {"try_put_all", try_put_all, METH_O, NULL},
+    {"try_put_dropping", try_put_dropping, METH_VARARGS, NULL},
     {"try_get", try_get, METH_NOARGS, NULL},
+    {"try_get_latest", try_get_latest, METH_NOARGS, NULL},
     {"try_get_many", try_get_many, METH_O, NULL},
     {"peek", look, METH_NOARGS, NULL},
     {"clear", clear, METH_NOARGS, NULL},

@@ -35,9 +35,13 @@ struct flavour {
     /* With `whole`, stores all pieces or none. */
     enum queue_result (*put_many)(struct queue *queue, const struct queue_piece *pieces, size_t count, bool whole,
                                   size_t *stored, int64_t patience);
+    /* Stores a message, and drops ready ones of at most its priority if it does not fit otherwise. Sets `dropped`. */
+    enum queue_result (*put_dropping)(struct queue *queue, const struct queue_piece *piece, size_t *dropped,
+                                      int64_t patience);
     /* Frees the space that dead consumers hold, and returns whether there was any. NULL if they hold none. */
     bool (*reclaim)(struct queue *queue);
     flavour_take *get;
+    flavour_take *get_latest; /* the newest message of the highest priority; drops the older ones of that priority */
     flavour_take *get_many;
     flavour_take *peek;
     flavour_take *lease; /* this and the next three are NULL without leases */

@@ -18,6 +18,7 @@ enum heap {
     HEAP_DELAYED, /* by the end of the delay, then oldest */
     HEAP_HOLDS,   /* leases that have an end: by that end */
     HEAP_DEAD,    /* dead letters: oldest */
+    HEAP_VICTIMS, /* the ready ones, ordered for a moment as they are dropped: lowest priority, then oldest */
 };
 
 struct heap_rank {
@@ -28,6 +29,7 @@ static inline _Atomic uint32_t *heap_word(const struct cells *cells, enum heap w
 {
     switch (which) {
     case HEAP_READY:
+    case HEAP_VICTIMS:
         return &cells->heap[place];
     case HEAP_DELAYED:
         return &cells->heap[cells->count / 2 - 1 - place];
@@ -42,6 +44,7 @@ static inline _Atomic uint32_t *heap_size(const struct cells *cells, enum heap w
 {
     switch (which) {
     case HEAP_READY:
+    case HEAP_VICTIMS:
         return &cells->index->ready;
     case HEAP_DELAYED:
         return &cells->leases->delayed;
@@ -67,6 +70,8 @@ static inline struct heap_rank heap_rank(const struct cells *cells, enum heap wh
         return (struct heap_rank){UINT64_MAX, UINT64_MAX};
     if (which == HEAP_READY)
         return (struct heap_rank){key_of(cells, cell), 0};
+    if (which == HEAP_VICTIMS)
+        return (struct heap_rank){HIGHEST - (key_of(cells, cell) >> NUMBER_BITS), number_of(cells, cell)};
     if (which == HEAP_DEAD)
         return (struct heap_rank){number_of(cells, cell), 0};
     /* Signed times in the order of unsigned numbers. */

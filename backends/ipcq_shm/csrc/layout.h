@@ -112,6 +112,7 @@ struct segment_figures {
     _Atomic uint64_t timeouts;
     _Atomic uint64_t recoveries;
     _Atomic uint64_t aborted; /* reserved records whose producer died; counted as put and as got */
+    _Atomic uint64_t dropped; /* by puts that drop the oldest, and by gets of the latest; counted as got */
 };
 
 /* A lock (lock.h). */

@@ -84,6 +84,24 @@ static enum queue_result lease_put(struct queue *queue, const struct queue_piece
     return put(queue, piece, 1, false, &stored, 0, patience);
 }
 
+static enum queue_result lease_put_dropping(struct queue *queue, const struct queue_piece *piece, size_t *dropped,
+                                            int64_t patience)
+{
+    enum queue_result result = QUEUE_DOWN;
+    struct work work;
+
+    if (!expiry_enter(&work, queue, patience))
+        return QUEUE_BUSY;
+    if (work_down(queue) == 0) {
+        result = cells_make_room(queue, piece, dropped);
+        if (result == QUEUE_OK)
+            result = cells_put_locked(queue, piece, 1, false, &work.readied, 0);
+        work.freed |= *dropped != 0;
+    }
+    work_leave(&work);
+    return result;
+}
+
 enum queue_result lease_put_delayed(struct queue *queue, const struct queue_piece *piece, int64_t delay,
                                     int64_t patience)
 {
@@ -160,6 +178,32 @@ static enum queue_result take(struct queue *queue, const struct taking *taking, 
     }
     work_leave(&work);
     return *taken != 0 ? QUEUE_OK : result;
+}
+
+static enum queue_result lease_get_latest(struct queue *queue, const struct taking *taking, int64_t patience)
+{
+    enum queue_result result;
+    size_t size;
+    size_t older = 0;
+    struct work work;
+    uint32_t cell;
+
+    if (!expiry_enter(&work, queue, patience))
+        return QUEUE_BUSY;
+    result = top(&work, &cell, &size);
+    if (result == QUEUE_OK)
+        result = cells_latest(queue, &work.cells, &cell, &size, &older);
+    if (result == QUEUE_OK)
+        result = cells_copy_out(&work.cells, cell, size, taking);
+    if (result == QUEUE_OK)
+        side_count_dropped(queue, older);
+    for (size_t left = older + 1; result == QUEUE_OK && left != 0; left--) {
+        result = top(&work, &cell, &size);
+        if (result == QUEUE_OK)
+            transition_drop(&work, cell);
+    }
+    work_leave(&work);
+    return result;
 }
 
 static enum queue_result lease_get(struct queue *queue, const struct taking *taking, int64_t patience)
@@ -483,7 +527,9 @@ const struct flavour lease_flavour = {
     .enter_put = lease_enter,
     .put = lease_put,
     .put_many = lease_put_many,
+    .put_dropping = lease_put_dropping,
     .get = lease_get,
+    .get_latest = lease_get_latest,
     .get_many = lease_get_many,
     .peek = lease_peek,
     .lease = lease_take,

@@ -134,6 +134,15 @@ enum queue_result queue_put_all(struct queue *queue, const struct queue_piece *p
     return put_batch(queue, pieces, count, true, &stored, patience);
 }
 
+enum queue_result queue_put_dropping(struct queue *queue, const struct queue_piece *piece, size_t *dropped,
+                                     int64_t patience)
+{
+    enum queue_result result = condition_of(queue);
+
+    *dropped = 0;
+    return result == QUEUE_OK ? queue->flavour->put_dropping(queue, piece, dropped, patience) : result;
+}
+
 /* Getting */
 
 /* Checks what a get can know before it takes the lock: QUEUE_OK, or the result of the get. */
@@ -206,6 +215,13 @@ enum queue_result queue_get(struct queue *queue, queue_room *room, void *context
                             int64_t patience)
 {
     return take(queue, queue->flavour->get, &(struct taking){.room = room, .context = context, .copy = copy}, patience);
+}
+
+enum queue_result queue_get_latest(struct queue *queue, queue_room *room, void *context, struct queue_copy *copy,
+                                   int64_t patience)
+{
+    return take(queue, queue->flavour->get_latest,
+                &(struct taking){.room = room, .context = context, .copy = copy}, patience);
 }
 
 enum queue_result queue_get_many(struct queue *queue, queue_room *room, void *context, size_t limit, size_t *taken,

@@ -72,9 +72,16 @@ enum queue_result queue_put_many(struct queue *queue, const struct queue_piece *
                                  int64_t patience);
 /* Stores all of them in one step, or none. */
 enum queue_result queue_put_all(struct queue *queue, const struct queue_piece *pieces, size_t count, int64_t patience);
+/* Stores a message, and drops the oldest ones if it does not fit otherwise; `dropped` is their number. With a ring the two
+ * are two steps, so it may be QUEUE_BUSY or QUEUE_DOWN after the first one. */
+enum queue_result queue_put_dropping(struct queue *queue, const struct queue_piece *piece, size_t *dropped,
+                                     int64_t patience);
 /* Takes the next message. QUEUE_COPYING: it is taken, and the caller copies it and calls queue_release. */
 enum queue_result queue_get(struct queue *queue, queue_room *room, void *context, struct queue_copy *copy,
                             int64_t patience);
+/* The same with the newest message of the highest priority; drops the older ones of that priority in the same step. */
+enum queue_result queue_get_latest(struct queue *queue, queue_room *room, void *context, struct queue_copy *copy,
+                                   int64_t patience);
 void queue_release(struct queue *queue, const struct queue_copy *copy);
 /* Takes up to `limit` messages in one step, as long as they are small. QUEUE_COPYING: the next one is large. */
 enum queue_result queue_get_many(struct queue *queue, queue_room *room, void *context, size_t limit, size_t *taken,

@@ -506,6 +506,77 @@ static enum queue_result ring_peek(struct queue *queue, const struct taking *tak
 
 /* Dropping */
 
+/* The newest message that a get could take now, and the records before it. */
+struct latest {
+    struct found found;
+    uint64_t position;
+    uint64_t before; /* records */
+    uint64_t aborted; /* those of them without a message */
+    uint64_t bytes;
+};
+
+/* The lock is held. */
+static enum queue_result find_latest(struct queue *queue, struct latest *latest)
+{
+    struct latest next = {.before = 0};
+    enum queue_result result = next_message(queue, &next.position, &next.found);
+    bool passed_over = next.found.passed_over;
+    uint64_t begin = next.position;
+
+    *latest = next;
+    if (result != QUEUE_OK)
+        return result;
+    while (result == QUEUE_OK && next.position - begin <= queue->limit) {
+        if (record_state_of(next.found.word) == RECORD_DONE)
+            next.aborted++;
+        else
+            *latest = next;
+        next.before++;
+        next.bytes += next.found.size;
+        next.position += ring_record_size(next.found.size);
+        result = inspect(queue, next.position, &next.found);
+    }
+    latest->found.passed_over = passed_over;
+    return result == QUEUE_CORRUPT ? result : QUEUE_OK;
+}
+
+static enum queue_result ring_get_latest(struct queue *queue, const struct taking *taking, int64_t patience)
+{
+    struct side *get = &queue->segment->get;
+    struct latest latest;
+    struct queue_piece message;
+    void *target = NULL;
+    enum queue_result result;
+
+    if (!enter(queue, get, patience))
+        return QUEUE_BUSY;
+    result = find_latest(queue, &latest);
+    if (result == QUEUE_OK) {
+        message = piece_of(&latest.found);
+        target = taking->room(taking->context, &message);
+        result = target == NULL ? QUEUE_NO_MEMORY : QUEUE_OK;
+    }
+    if (target != NULL) {
+        if (latest.found.size < QUEUE_LARGE) {
+            memcpy(target, message.data, message.size);
+        } else {
+            *taking->copy = (struct queue_copy){latest.position, message.data, target, message.size};
+            atomic_store_explicit(&latest.found.record->word, participant_word(queue, RECORD_CLAIMED),
+                                  memory_order_relaxed);
+            /* Before the commit it lies beyond get.position, where it means nothing. */
+            if (word_peek(&get->held) == 0)
+                atomic_store_explicit(&get->held, latest.position + 1, memory_order_release);
+            result = QUEUE_COPYING;
+        }
+        side_commit(get, latest.position + ring_record_size(latest.found.size), latest.before + 1,
+                    latest.bytes + latest.found.size);
+        atomic_fetch_add_explicit(&queue->segment->figures.aborted, latest.aborted, memory_order_relaxed);
+        side_count_dropped(queue, latest.before - latest.aborted);
+    }
+    leave_get(queue, target != NULL || latest.found.passed_over);
+    return result;
+}
+
 /* Makes a record DONE if its producer died while writing it, and returns whether it did. */
 static bool give_up(struct queue *queue, struct found *found)
 {
@@ -562,6 +633,100 @@ static enum queue_result ring_clear(struct queue *queue, size_t *count, int64_t 
     return result;
 }
 
+/* Whether a record fits behind what is left if the first records are dropped. */
+static bool would_fit(const struct queue *queue, uint64_t needed, uint64_t used, uint64_t messages)
+{
+    return used <= queue->limit && needed <= queue->limit - used &&
+           (queue->max_messages == 0 || messages < queue->max_messages);
+}
+
+/* Drops the oldest messages until there is space for a record, or none if that does not suffice. QUEUE_OK: there was
+ * space when this looked. */
+static enum queue_result make_room(struct queue *queue, uint64_t needed, size_t *dropped, int64_t patience)
+{
+    struct side *get = &queue->segment->get;
+    uint64_t position, held, end;
+    uint64_t records = 0;
+    uint64_t messages = 0;
+    uint64_t bytes = 0;
+    struct queue_total put, got;
+    enum queue_result result = QUEUE_OK;
+    struct found found;
+
+    if (!enter(queue, get, patience))
+        return QUEUE_BUSY;
+    sweep(queue, true);
+    held = word_peek(&get->held);
+    if (!side_total(get, &got, &position) || !side_total(&queue->segment->put, &put, &end))
+        result = QUEUE_BUSY;
+    while (result == QUEUE_OK &&
+           !would_fit(queue, needed, end - (held != 0 ? held - 1 : position), put.count - got.count - records)) {
+        /* A consumer that still copies a message keeps the space behind it. */
+        result = position == end ? held != 0 ? QUEUE_BUSY : QUEUE_FULL : inspect(queue, position, &found);
+        if (result == QUEUE_BUSY && position != end && give_up(queue, &found))
+            result = QUEUE_OK;
+        else if (result == QUEUE_OK && record_state_of(found.word) != RECORD_DONE)
+            messages++;
+        if (result == QUEUE_OK) {
+            records++;
+            bytes += found.size;
+            position += ring_record_size(found.size);
+        }
+        if (records > queue->limit / sizeof(struct ring_record)) /* more than the ring can hold */
+            result = QUEUE_CORRUPT;
+    }
+    if (result == QUEUE_OK && records != 0) {
+        side_commit(get, position, records, bytes);
+        atomic_fetch_add_explicit(&queue->segment->figures.aborted, records - messages, memory_order_relaxed);
+        side_count_dropped(queue, messages);
+        *dropped += messages;
+    }
+    leave_get(queue, false); /* this producer comes first */
+    return result;
+}
+
+/* Does before the first drop what may fail after it. */
+static enum queue_result announce(struct queue *queue, int64_t patience)
+{
+    struct side *put = &queue->segment->put;
+    uint32_t attention = attention_of(queue) & ATTEND_LISTENERS;
+    enum queue_result result;
+
+    if (attention == 0)
+        return QUEUE_OK;
+    if (!enter(queue, put, patience))
+        return QUEUE_BUSY;
+    result = attention_before_put(queue, attention, patience);
+    side_leave(put);
+    return result;
+}
+
+/* How often a put may lose to other producers the space that it has made, before it is busy. */
+#define DROPPING_TRIES 100
+
+/* A thread has one lock at a time (lock.h), so this drops and puts in turns: another producer may take the space. */
+static enum queue_result ring_put_dropping(struct queue *queue, const struct queue_piece *piece, size_t *dropped,
+                                           int64_t patience)
+{
+    uint64_t needed = ring_record_size(piece_size(piece));
+    enum queue_result result;
+    int tries = 0;
+
+    while ((result = ring_put(queue, piece, patience)) == QUEUE_FULL && piece_size(piece) <= queue->max_message_size) {
+        if (tries++ == DROPPING_TRIES)
+            return QUEUE_BUSY;
+        if (*dropped == 0)
+            result = announce(queue, patience);
+        if (result == QUEUE_FULL || result == QUEUE_OK)
+            result = make_room(queue, needed, dropped, patience);
+        if (result != QUEUE_OK)
+            return result;
+    }
+    if (*dropped != 0)
+        attention_wake_producers(queue, event_asleep(&queue->segment->get.event));
+    return result;
+}
+
 /* A record that is being written */
 
 /* Waits until the next record is complete, or gives it up if its producer is dead. */
@@ -612,8 +777,10 @@ const struct flavour ring_flavour = {
     .enter_put = ring_enter_put,
     .put = ring_put,
     .put_many = ring_put_many,
+    .put_dropping = ring_put_dropping,
     .reclaim = ring_reclaim,
     .get = ring_get,
+    .get_latest = ring_get_latest,
     .get_many = ring_get_many,
     .peek = ring_peek,
     .release = ring_release,

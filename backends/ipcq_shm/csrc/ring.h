@@ -27,6 +27,8 @@
  *     get        lock get; a record? copy it out; write mark; get.position = its end; unlock; wake sleeping producers
  *     large put  as put with the record RESERVED; copy after the unlock; state = READY; wake
  *     large get  lock get; state = CLAIMED; get.held, if none, and get.position; unlock; copy; state = DONE; release
+ *     get latest as get, of the last record that a get could take; the position passes all before it
+ *     drop       lock get; get.position = the first record that may stay; unlock; then put, and again if it is full
  *     clear      lock get; get.held, if none, of the first RESERVED record; mark; get.position = put.position; unlock
  *
  * "Large" is what takes longer to copy than to take a lock again (QUEUE_LARGE). A batch is one put or get whose store

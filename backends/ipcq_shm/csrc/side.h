@@ -63,6 +63,11 @@ static inline void side_commit(struct side *side, uint64_t position, uint64_t co
     side_commit_totals(side, now, position, word_peek(&now->count) + count, word_peek(&now->bytes) + bytes);
 }
 
+static inline void side_count_dropped(struct queue *queue, uint64_t messages)
+{
+    atomic_fetch_add_explicit(&queue->segment->figures.dropped, messages, memory_order_relaxed);
+}
+
 /* How much went through the side, read without the lock. False if the side kept moving. */
 static inline bool side_total(struct side *side, struct queue_total *total, uint64_t *position)
 {

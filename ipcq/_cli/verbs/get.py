@@ -14,6 +14,7 @@ from ipcq._cli._taker import Taker
 @click.option("-n", "--count", type=click.IntRange(1), metavar="N", help="Take N items.  [default: 1]")
 @click.option("--all", "drain", is_flag=True, help="Take items until the queue is empty.")
 @click.option("--follow", is_flag=True, help="Take items as they arrive, until the queue is shut down.")
+@click.option("--latest", is_flag=True, help="Take the newest item, and drop the older ones of its priority.")
 @seconds_option(
     "--wait",
     "Wait up to SECONDS in total, for the queue to appear and for items.  [default: no wait; with --follow, no limit "
@@ -27,6 +28,7 @@ def command(
     count: int | None,
     drain: bool,
     follow: bool,
+    latest: bool,
     wait: float | None,
     as_json: bool,
     null: bool,
@@ -48,11 +50,13 @@ def command(
     """
     if (count is not None) + drain + follow > 1:
         raise click.UsageError("--count, --all and --follow are mutually exclusive.")
+    if latest and (count is not None or drain):
+        raise click.UsageError("--latest takes one item, or with --follow one at a time: leave out --count and --all.")
     printer = Printer(as_json=as_json, null=null, raw=raw, allow_pickle=allow_pickle)
     # One deadline for both waits: for the queue to appear, and for items.
     until = None if wait is None else monotonic() + wait
     with printer.open(name, backend, wait=wait, other_users=other_users) as queue:
-        taker = Taker(queue, printer)
+        taker = Taker(queue, printer, latest=latest)
         if follow:
             taker.follow(until)
         elif drain:

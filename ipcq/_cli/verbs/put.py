@@ -54,6 +54,11 @@ DELAY_SECONDS = 1.0
     "Wait up to SECONDS for space for each item; 0 does not wait.  [default: no limit]",
     default=math.inf,
 )
+@click.option(
+    "--drop-oldest",
+    is_flag=True,
+    help="If the queue is full, drop its oldest items instead of waiting, from the lowest priority up to N.",
+)
 @backend_option("Look for the queue, or create it, on this backend.")
 @click.option("--no-create", is_flag=True, help="Do not create the queue; exit with 5 if it does not exist.")
 @limit_options
@@ -70,6 +75,7 @@ def command(
     raw: bool,
     priority: int,
     wait: float,
+    drop_oldest: bool,
     backend: str,
     no_create: bool,
     max_messages: int | None,
@@ -95,6 +101,7 @@ def command(
         raise click.UsageError("--raw and --json are mutually exclusive.")
     if raw and serializer is not None:
         raise click.UsageError("--raw and --serializer are mutually exclusive: raw bytes are not serialized.")
+    put = _put_of(drop_oldest, wait, quiet)
     if not items:
         if stdin_is_terminal():
             raise click.UsageError("Nothing to put: pass ITEMs, or '-' to type them, one per line.")
@@ -118,10 +125,10 @@ def command(
         if existing is None:
             check_persistent(queue)
         source = _Source(items, queue.max_message_size, as_json=as_json, null=null, raw=raw)
-        stored = 0
+        stored = dropped = 0
         try:
             for item in source:
-                _put(queue, item, priority, wait, quiet)
+                dropped += put(queue, item, priority)
                 stored += 1
         except (MessageQueueError, Failure, OSError) as error:
             subject = "it" if source.place in str(error) else source.place
@@ -131,10 +138,30 @@ def command(
             if not quiet:
                 error.add_note(f"{_count(stored)} put")
             raise
+        _report_dropped(dropped, quiet)
 
 
 def _count(stored: int) -> str:
     return f"{stored} item{'s' if stored != 1 else ''}"
+
+
+def _report_dropped(dropped: int, quiet: bool) -> None:
+    if dropped and not quiet:
+        complain(f"{_count(dropped)} dropped to make room")
+
+
+def _put_of(drop_oldest: bool, wait: float, quiet: bool) -> Callable[[ipcq.Queue[Any], Any, int], int]:
+    """Return what puts an item with a priority, and returns how many it dropped."""
+    if drop_oldest and wait != math.inf:
+        raise click.UsageError("--drop-oldest and --wait are mutually exclusive: a put that drops does not wait.")
+
+    def put(queue: ipcq.Queue[Any], item: Any, priority: int) -> int:
+        if drop_oldest:
+            return queue.put(item, priority=priority, drop_oldest=True)
+        _put(queue, item, priority, wait, quiet)
+        return 0
+
+    return put
 
 
 def _put(queue: ipcq.Queue[Any], item: Any, priority: int, wait: float, quiet: bool) -> None:

@@ -14,6 +14,7 @@ names the missing capability, and tests that the operation is refused correctly.
 from ipcq.testing.contract._abilities import Abilities
 from ipcq.testing.contract._batches import Batches
 from ipcq.testing.contract._delivery import Delivery
+from ipcq.testing.contract._dropping import Dropping
 from ipcq.testing.contract._ends import Ends
 from ipcq.testing.contract._handles import Handles
 from ipcq.testing.contract._in_place import InPlace, InPlaceOnLoan
@@ -34,6 +35,7 @@ class BackendContract(
     Batches,
     InPlace,
     InPlaceOnLoan,
+    Dropping,
     Waiting,
     Signals,
     Ends,

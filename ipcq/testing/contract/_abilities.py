@@ -33,6 +33,7 @@ REFUSED: dict[str, tuple[Callable[["ipcq.Queue[Any]"], object], ...]] = {
         lambda queue: queue.dead(),
     ),
     "delays": (lambda queue: queue.put("item", delay=1),),
+    "drop_oldest": (lambda queue: queue.put("item", drop_oldest=True), lambda queue: queue.get_latest()),
     "shutdown": (lambda queue: queue.shutdown(), lambda queue: queue.shutdown(immediate=True)),
 }
 #: The ways in which a queue ends for every process.
