@@ -153,12 +153,20 @@ def is_once(path: Path) -> bool:
     return not places.isdisjoint(ONCE) and places.isdisjoint(EACH)
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not import files of which every test would be deselected: making their tests takes as long as running some."""
+    if "not once" not in config.option.markexpr or not collection_path.is_file():
+        return None
+    return is_once(collection_path.relative_to(config.rootpath)) or None
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Give each of several workers its own queues and files."""
     if hasattr(config, "workerinput"):
         import apart
 
         apart.move(Path(config.option.basetemp).parent)
+        gc.disable()  # until the tests are collected, which all stay: each run would look at all of them in vain
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -205,6 +213,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if hasattr(session.config, "workerinput"):
         import hypothesis  # noqa: F401  # its plugins look for the referrers of objects, which must not be frozen then
 
+        gc.enable()
         gc.collect()
         gc.freeze()
 

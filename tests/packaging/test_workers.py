@@ -1,4 +1,4 @@
-"""How conftest.py distributes the tests among several workers."""
+"""How conftest.py chooses the tests for a Python, and distributes them among several workers."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -32,11 +32,16 @@ class Worker:
 
 
 @pytest.fixture
-def scheduler(pytestconfig: pytest.Config) -> Any:
+def conftest(pytestconfig: pytest.Config) -> Any:
+    """Return the module conftest.py at the top of the tree."""
+    return pytestconfig.pluginmanager.get_plugin(str(pytestconfig.rootpath / "conftest.py"))
+
+
+@pytest.fixture
+def scheduler(conftest: Any) -> Any:
     """Return the scheduler for one worker."""
     pytest.importorskip("xdist")
     stub = SimpleNamespace(getvalue=lambda name: ["popen"], option=SimpleNamespace(loadscopereorder=True))
-    conftest: Any = pytestconfig.pluginmanager.get_plugin(str(pytestconfig.rootpath / "conftest.py"))
     return conftest.pytest_xdist_make_scheduler(stub, None)
 
 
@@ -67,3 +72,21 @@ def test_finished_tests_are_forgotten(scheduler: Any, worker: Worker) -> None:
     for index in range(len(TESTS)):
         scheduler.mark_test_complete(worker, index)
     assert scheduler.assigned_work[worker] == {}
+
+
+@pytest.mark.parametrize(
+    ("marks", "ignored"),
+    [
+        ("not storm and not once", ["docs/tutorial.md", "tests/processes/test_storm.py"]),
+        ("not storm", []),
+        ("once", []),
+    ],
+)
+def test_only_a_run_without_tests_of_one_python_ignores_their_files(
+    conftest: Any, pytestconfig: pytest.Config, marks: str, ignored: list[str]
+) -> None:
+    """Files of which it would deselect every test, and no others."""
+    stub = SimpleNamespace(rootpath=pytestconfig.rootpath, option=SimpleNamespace(markexpr=marks))
+    paths = ["docs/tutorial.md", "tests/processes/test_fork.py", "tests/processes/test_storm.py", "tests/processes"]
+    found = [path for path in paths if conftest.pytest_ignore_collect(pytestconfig.rootpath / path, stub)]
+    assert found == ignored
