@@ -219,9 +219,13 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def spread(items: list[pytest.Item]) -> list[pytest.Item]:
-    """Return the tests with the storms spread over the first half: few run at a time, and none is the last to end."""
+    """Return the tests with the storms spread over the first half, so that few run at a time, and the core's last.
+
+    Tests of the core are short, so no worker waits long for the last test of another.
+    """
     storms = [item for item in items if item.get_closest_marker("storm") is not None]
     others = [item for item in items if item.get_closest_marker("storm") is None]
+    others.sort(key=lambda item: "core" in item.path.parts)
     distance = len(others) // (2 * len(storms) + 1) + 1
     for number, storm in enumerate(storms):
         others.insert(number * (distance + 1), storm)

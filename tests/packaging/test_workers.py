@@ -1,5 +1,6 @@
 """How conftest.py chooses the tests for a Python, and distributes them among several workers."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -90,3 +91,17 @@ def test_only_a_run_without_tests_of_one_python_ignores_their_files(
     paths = ["docs/tutorial.md", "tests/processes/test_fork.py", "tests/processes/test_storm.py", "tests/processes"]
     found = [path for path in paths if conftest.pytest_ignore_collect(pytestconfig.rootpath / path, stub)]
     assert found == ignored
+
+
+def test_storms_are_spread_over_the_first_half_and_the_tests_of_the_core_come_last(conftest: Any) -> None:
+    """So that few storms run at a time, and all workers end at about the same time."""
+
+    def item(path: str, *marks: str) -> Any:
+        return SimpleNamespace(path=Path(path), get_closest_marker=lambda mark: mark if mark in marks else None)
+
+    core = [item("tests/core/test_names.py") for _ in range(3)]
+    others = [item("tests/processes/test_full.py") for _ in range(5)]
+    storms = [item("tests/processes/test_storm.py", "storm") for _ in range(2)]
+    spread = conftest.spread([*core, *storms, *others])
+    assert (spread[0], spread[3], spread[-3:]) == (*storms, core)
+    assert len(spread) == 10
