@@ -17,6 +17,27 @@ from processes.users import NOBODY, become, free_user, places, warm_up
 pytestmark = pytest.mark.usefixtures("as_root")
 
 
+def do_nothing() -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def nursery() -> Iterator[Peers]:
+    """Return a group of processes for all tests of this file: to start its interpreter takes longer than a test."""
+    with Peers(patience=None) as peers:
+        peers.fork(do_nothing).done()
+        yield peers
+
+
+@pytest.fixture
+def peers(nursery: Peers) -> Iterator[Peers]:
+    """Return that group, and end the processes that the test started in it."""
+    yield nursery
+    for peer in [each for each in nursery.peers if each.label != "nursery#1"]:
+        peer.kill()
+        nursery.peers.remove(peer)
+
+
 def try_as(uid: int, name: str, backend: str, verb: str, other_users: bool = False) -> None:
     """As another user, make one call on a queue and report the result."""
     warm_up(backend)
