@@ -165,6 +165,8 @@ def pytest(session: nox.Session, *arguments: str, without: str = "", size: str =
     # package.
     env = {"PYTHONSAFEPATH": "1", "COVERAGE_FILE": f".coverage.{session.name}", "IPCQ_TESTS_WITHOUT": without}
     env |= {"IPCQ_TESTS_SIZE": size, "IPCQ_TEST_PROFILE": "" if size == "daily" else "nightly"}
+    # Images of containers often set it. Then each program that a test starts would compile the tests' modules again.
+    env["PYTHONDONTWRITEBYTECODE"] = ""
     if gil:
         env["PYTHON_GIL"] = gil  # with 0, only a free-threaded Python starts
     session.run("pytest", *arguments, env=env)
