@@ -8,7 +8,7 @@ from typing import Final
 
 from ipcq._opening.address import AUTO, Where, parse_bare, parse_where
 from ipcq._opening.choose import ambiguous
-from ipcq._opening.options import DEFAULTS
+from ipcq._opening.options import DEFAULTS, check_bool
 from ipcq._opening.rendezvous import backends, backends_with, located, name_lock_for
 from ipcq._opening.rivals import retry_during_race
 from ipcq._process.deadline import NEVER
@@ -39,24 +39,31 @@ def exists(name: str, backend: str = AUTO) -> bool:
     return bool(backends_with(name, where))
 
 
-def unlink(name: str, backend: str = AUTO) -> None:
+def unlink(name: str, backend: str = AUTO, *, missing_ok: bool = False) -> None:
     """Remove a queue's name; calls on open handles raise `QueueGone`.
 
     Args:
         name: A name or a URL.
         backend: Name of the backend, or URL of the place; ``"auto"`` finds the backend.
+        missing_ok: Do nothing if no such queue exists, as `pathlib.Path.unlink` does.
 
     Raises:
-        QueueNotFound: No such queue exists.
+        QueueNotFound: No such queue exists, and `missing_ok` is False.
         QueueMismatch: The name exists on several backends.
         PermissionDenied: This user lacks the permission.
         TimedOutError: Other processes held the name lock for 10 seconds.
         BackendUnknown: No installed distribution provides the backend.
         BackendUnavailable: The backend's plugin cannot be loaded, or lacks a library.
         InvalidName: The name is invalid.
+        InvalidArgument: `missing_ok` is not a bool.
     """
     name, where = parse_bare(name, backend)
-    remove(name, where, lambda: True)
+    check_bool("missing_ok", missing_ok)
+    try:
+        remove(name, where, lambda: True)
+    except QueueNotFound:
+        if not missing_ok:
+            raise
 
 
 def remove(name: str, where: Where | Backend, condition: Callable[[], bool], incarnation: str = "") -> None:

@@ -141,6 +141,31 @@ def test_unlinking_a_missing_queue_is_an_error(one: FakeBackend, name: str) -> N
         ipcq.unlink(name, "one")
 
 
+@pytest.mark.parametrize("backend", ["auto", "one"])
+def test_a_missing_queue_may_be_no_error(one: FakeBackend, name: str, backend: str) -> None:
+    """With missing_ok, `unlink` removes the queue if it exists and otherwise does nothing."""
+    one.make(name)
+    for _ in range(2):
+        ipcq.unlink(name, backend, missing_ok=True)
+    assert name not in one.queues
+
+
+def test_only_a_missing_queue_may_be_no_error(one: FakeBackend, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With missing_ok, every other error is still raised."""
+    one.make(name)
+    monkeypatch.setattr(one, "unlink", raising(PermissionDenied()))
+    with pytest.raises(PermissionDenied):
+        ipcq.unlink(name, missing_ok=True)
+
+
+def test_missing_ok_is_a_bool(one: FakeBackend, name: str) -> None:
+    """Another value is refused before anything is removed."""
+    one.make(name)
+    with pytest.raises(InvalidArgument, match="missing_ok must be True or False, not 'yes'"):
+        ipcq.unlink(name, missing_ok="yes")  # type: ignore[arg-type]
+    assert name in one.queues
+
+
 def test_unlinking_a_name_that_exists_twice_is_refused(one: FakeBackend, two: FakeBackend, name: str) -> None:
     """Rule 1 applies to `unlink` too: the error lists both."""
     one.make(name)
