@@ -52,7 +52,8 @@ _OPEN_ARGUMENTS = frozenset(("name", "backend", *OPTIONS))
 
 def open_existing(name: str, backend: str, **options: Any) -> ipcq.Queue[Any] | None:
     """Open the queue if it exists; return None if it must be created."""
-    if parse(name).options.keys() & {"exclusive", "wait"}:  # only a call with create=True honours or rejects them
+    # Only a call with create=True honours or rejects these.
+    if parse(name).options.keys() & {"exclusive", "fresh", "wait"}:
         return None
     try:
         return ipcq.open(name, backend, create=False, **options)

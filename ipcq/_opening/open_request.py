@@ -33,6 +33,8 @@ class OpenRequest:
     backend: Where
     create: bool
     exclusive: bool
+    fresh: bool
+    """Remove what has the name before the creation."""
     appear_deadline: float
     """The deadline for the queue to appear, on `time.monotonic`."""
     open_timeout: float
@@ -66,13 +68,19 @@ class OpenRequest:
             else:
                 backend_options[name] = value
         options = {**DEFAULTS, **given}
-        create, exclusive = options["create"], options["exclusive"]
+        create, exclusive, fresh = options["create"], options["exclusive"], options["fresh"]
         wait, open_timeout = options["wait"], options["open_timeout"]
         if not (options["read"] or options["write"]):
             raise InvalidArgument("read=False and write=False leave nothing that the handle could do")
         if exclusive and not create:
             raise InvalidArgument(
                 "exclusive=True creates the queue, but create=False forbids it: leave one of them out"
+            )
+        if fresh and not create:
+            raise InvalidArgument("fresh=True creates the queue, but create=False forbids it: leave one of them out")
+        if fresh and exclusive:
+            raise InvalidArgument(
+                "fresh=True removes a queue of that name, but exclusive=True keeps it: leave one of them out"
             )
         if create and wait is not None:
             raise InvalidArgument("wait= needs create=False: otherwise the queue is created without a wait")
@@ -89,6 +97,7 @@ class OpenRequest:
             backend=address.backend,
             create=create,
             exclusive=exclusive,
+            fresh=fresh,
             appear_deadline=monotonic() + (0.0 if wait is None else seconds_of(wait, "wait")),
             open_timeout=NEVER if open_timeout is None else seconds_of(open_timeout, "open_timeout"),
             require=minima,

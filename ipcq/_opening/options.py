@@ -140,6 +140,17 @@ class Options(TypedDict, total=False):
 
     create: Annotated[bool, Option(FLAG, True, "call", "Create the queue if it does not exist.")]
     exclusive: Annotated[bool, Option(FLAG, False, "call", "Fail if the queue exists.")]
+    fresh: Annotated[
+        bool,
+        Option(
+            FLAG,
+            False,
+            "call",
+            "Begin with a new, empty queue. Any queues of the name are removed first, and their handles raise "
+            "`QueueGone`; with ``auto`` on every backend. Programs that do this at the same time each get a whole "
+            "queue, and the last one's keeps the name.",
+        ),
+    ]
     wait: Annotated[
         float | None,
         Option(

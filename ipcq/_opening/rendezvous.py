@@ -3,11 +3,14 @@
 A process looks first, and takes the name lock only to create, so that attaching never waits. Under the lock it takes a
 second look: of several racing processes, the first creates the queue and the others attach to it. After the creation it
 looks again, for a queue of a process that does not take the same lock (rivals.py).
+
+With ``fresh=True`` a process decides as if the name were free. Under the lock it removes what has the name, and creates
+its own queue. If a process that does not take the lock creates one in between, it starts again.
 """
 
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from time import monotonic
@@ -114,6 +117,8 @@ def _create_locked(
             return decision
         if decision.weaker and not warned:
             return None  # a better backend has become unusable meanwhile, and the warning must come first
+        if open_request.fresh and decision.order:
+            _remove_existing(open_request.name, candidates.values())
         created = _create(open_request, candidates, decision)
         if created is not None and withdrawals.withdraw_if_rival(
             *created[:2], partial(_is_elsewhere, open_request, candidates, created[0])
@@ -122,6 +127,12 @@ def _create_locked(
     if created is not None:
         withdrawals.hand_over(*created[:2], open_request.deadline)
     return created
+
+
+def _remove_existing(name: str, searched: Iterable[Backend]) -> None:
+    for each in _search(name, searched)[0]:
+        with located(name, each.name), suppress(QueueNotFound):
+            each.unlink(name)
 
 
 def _decide_unlocked(open_request: OpenRequest, candidates: Mapping[str, Backend]) -> Attach | Create:
@@ -147,6 +158,8 @@ def _decide(open_request: OpenRequest, candidates: Mapping[str, Backend]) -> Att
     if open_request.backend != AUTO:
         return _decide_on_named(open_request, *candidates.values())
     found, failures = _search(open_request.name, candidates.values())
+    if open_request.fresh:
+        found = []
     # If the queue exists, there is no choice, so the other backends are not probed.
     candidates_seen = [
         _candidate(each, bool(found), failures.get(each.name, "")) for each in found or candidates.values()
@@ -183,7 +196,7 @@ def _decide_on_named(open_request: OpenRequest, backend: Backend) -> Attach | Cr
     if not named.availability.usable:
         reason = named.availability.reason
         raise BackendUnavailable(reason, reasons={named.name: reason}, backend=named.name)
-    if exists_on(backend, open_request.name):
+    if not open_request.fresh and exists_on(backend, open_request.name):
         return Attach(named.name)
     reason = shortcoming(named, open_request.request, open_request.require)
     if reason and open_request.create:

@@ -139,9 +139,10 @@ def test_url_options_do_not_affect_the_look() -> None:
     assert _creation.open_existing("memory:///no-such?max_messages=4", "auto") is None
 
 
-def test_url_that_requires_a_new_queue_is_not_looked_up(queue: Queue) -> None:
-    """Creating it finds that there is one."""
-    assert _creation.open_existing(f"{queue.backend}://{queue.name}?exclusive=true", "auto") is None
+@pytest.mark.parametrize("option", ["exclusive", "fresh"])
+def test_url_that_requires_a_new_queue_is_not_looked_up(queue: Queue, option: str) -> None:
+    """Creating it finds that there is one, or removes it."""
+    assert _creation.open_existing(f"{queue.backend}://{queue.name}?{option}=true", "auto") is None
 
 
 def test_minimum_can_be_required(run: Run, name: str) -> None:

@@ -23,6 +23,7 @@ one, two, opened = openings.one, openings.two, openings.opened
 
 BAD_ARGUMENTS = [
     *[(option, value) for option in ("create", "exclusive", "read", "write") for value in (None, 1, 0, "yes", [])],
+    ("fresh", "yes"),
     *[(option, value) for option in ("priorities", "other_users", "allow_pickle") for value in (None, 1, "yes", [])],
     *[
         (option, value)
@@ -83,6 +84,8 @@ def test_a_bad_wait_is_refused(opened: Opening, value: Any) -> None:
     [
         ({"read": False, "write": False}, "leave nothing that the handle could do"),
         ({"exclusive": True, "create": False}, "create=False forbids it"),
+        ({"fresh": True, "create": False}, "create=False forbids it"),
+        ({"fresh": True, "exclusive": True}, "exclusive=True keeps it"),
         ({"wait": 1}, "wait= needs create=False"),
         ({"wait": 0}, "wait= needs create=False"),
         ({"serializer": "pickle"}, "allow_pickle=True on both ends"),

@@ -19,6 +19,7 @@ from ipcq.errors import InvalidArgument, QueueMismatch
 OTHERS: Mapping[str, tuple[Any, str]] = {
     "create": (False, "no"),
     "exclusive": (True, "yes"),
+    "fresh": (True, "yes"),
     "wait": (3.0, "3"),
     "read": (False, "false"),
     "write": (False, "0"),
