@@ -39,8 +39,10 @@ __all__ = (
     "put_encoded",
     "skip_message",
     "slice_of",
+    "stop_lingering",
     "take",
     "take_latest",
+    "take_more",
     "taker",
     "viewed",
     "waits",
@@ -130,9 +132,33 @@ def take_latest(queue: Queue[T]) -> list[Received]:
     return on_channel(queue, lambda _: [queue._wait_latest(PASSED)])
 
 
+def take_more(queue: Queue[T], messages: list[Received], max_items: int | None) -> list[Received]:
+    """Take what may follow the messages of a lingering call now; empty if the call has to end.
+
+    Raises:
+        QueueEmpty: The queue is empty.
+    """
+
+    def take_now(channel: Channel) -> list[Received]:
+        left = queue._left(channel, messages, max_items)
+        rest = channel.try_get_many(left) if left else []
+        if left and not rest:
+            raise queue._timed_out(QueueEmpty)
+        return rest
+
+    return on_channel(queue, take_now)
+
+
+#: ``stop_lingering(queue, error, messages, rest)`` keeps what a lingering call took, and raises the error; see there.
+stop_lingering = Queue._stop_lingering
+
+
 def decoded(queue: Queue[T], messages: list[Received]) -> list[T]:
-    """Decode the messages that `take` returned; raises as `Queue.get_many`."""
-    return on_channel(queue, lambda _: queue._extended([], messages))
+    """Decode the messages that `take` returned, also if the handle was closed meanwhile; raises as `Queue.get_many`."""
+    try:
+        return queue._extended([], messages)
+    except MessageQueueError as error:
+        raise error.at(queue.name, queue.backend)
 
 
 def keep(handle: Handle, messages: list[Received]) -> None:

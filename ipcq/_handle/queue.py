@@ -9,6 +9,7 @@ tries again. `get` works the same way.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from time import monotonic
 from typing import Final, Generic, Literal, NoReturn, TypeVar, overload
 
 from ipcq._abilities.in_place import InPlace
@@ -18,7 +19,7 @@ from ipcq._handle.calls import counted
 from ipcq._handle.handle import Handle
 from ipcq._handle.leftovers import out_of_memory_error
 from ipcq._handle.origin import Origin
-from ipcq._process.deadline import NEVER, deadline_of
+from ipcq._process.deadline import NEVER, deadline_of, seconds_of
 from ipcq._process.native import in_c, log_mismatch
 from ipcq._process.shortcuts import shortcuts_enabled
 from ipcq.backend import STEP, Channel, Received
@@ -260,13 +261,18 @@ class Queue(Handle, Leasing[T], InPlace[T], Generic[T]):
         return self.get(False)
 
     @in_c
-    def get_many(self, max_items: int | None = None, block: bool = True, timeout: float | None = None) -> list[T]:
+    def get_many(
+        self, max_items: int | None = None, block: bool = True, timeout: float | None = None, *, linger: float = 0
+    ) -> list[T]:
         """Wait for one item, then take all items that are in the queue.
 
         Args:
             max_items: The number of items to take at most, 1 or more; None takes all.
             block: Wait for the first item; False tries once.
             timeout: Seconds to wait for the first item at most; None waits without a limit.
+            linger: Seconds to wait for more after the first item. The call returns as soon as it has `max_items`; with
+                None it takes all items that arrive in this time. If the queue or the handle ends, or an exception comes
+                from a signal handler, no item is lost: the call returns what it took, or the next get does.
 
         Returns:
             The items, in the order of `get`. A message that cannot be decoded is left out, and the next get of this
@@ -277,7 +283,8 @@ class Queue(Handle, Leasing[T], InPlace[T], Generic[T]):
             QueueShutDown: The queue was shut down and is empty.
             DecodeError: This handle can decode none of the messages.
             PermissionDenied: The handle was opened with ``read=False``.
-            InvalidArgument: As for `get`, or `max_items` is not an int of 1 or more.
+            InvalidArgument: As for `get`, `max_items` is not an int of 1 or more, or `linger` is negative or not a
+                number.
         """
 
         def get_all(channel: Channel) -> list[T]:
@@ -285,10 +292,49 @@ class Queue(Handle, Leasing[T], InPlace[T], Generic[T]):
             check_max_items(max_items)
             # Allocate the list before a message is taken: if memory runs out, the message stays in the queue.
             messages: list[Received] = [_PLACEHOLDER]
+            seconds = seconds_of(linger, "linger")
             messages[0] = self._try_get() or self._wait_get(deadline)
-            return self._batch(channel, [], messages, max_items)
+            if not seconds:
+                return self._batch(channel, [], messages, max_items)
+            self._linger(channel, messages, max_items, monotonic() + seconds)
+            return self._extended([], messages)
 
         return self._with_channel(get_all)
+
+    def _linger(self, channel: Channel, messages: list[Received], max_items: int | None, until: float) -> None:
+        """Add the messages that arrive until then; they stay bytes until the end, so that they can be kept."""
+        rest: list[Received] = []
+        try:
+            since = now = monotonic()
+            while left := self._left(channel, messages, max_items):
+                rest = channel.try_get_many(left)
+                messages += rest
+                if rest:
+                    since = now = monotonic()
+                if now >= until:
+                    break
+                if not rest:
+                    self._waits.wait_readable(since, min(until, now + channel.slice))
+                    now = monotonic()
+        except MessageQueueError:
+            pass  # the queue ended after the first message
+        except BaseException as error:
+            self._stop_lingering(error, messages, rest)
+
+    def _stop_lingering(self, error: BaseException, messages: list[Received], rest: list[Received]) -> None:
+        """Keep what was taken last, unless it was added, if memory ran out; after other exceptions keep everything."""
+        if rest and messages[-1] is not rest[-1]:
+            self._keep_batch(rest)
+        if not isinstance(error, MemoryError):
+            self._keep_batch(messages)
+            raise error
+
+    def _left(self, channel: Channel, messages: list[Received], max_items: int | None) -> int:
+        """Return how many messages a lingering call may take now."""
+        # The next gets return what is left over, one at a time; a closed handle takes nothing.
+        if self._closing or self._leftovers.kept or self._leftovers.errors:
+            return 0
+        return max(1, channel.qsize()) if max_items is None else max_items - len(messages)
 
     def _batch(self, channel: Channel, items: list[T], messages: list[Received], max_items: int | None) -> list[T]:
         """Complete a batch that begins with these; at any time only a few large messages exist as bytes and items."""

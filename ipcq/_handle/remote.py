@@ -5,13 +5,14 @@ below the channel (`ipcq.backend.ask`), and asks this handle between two attempt
 """
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Literal, TypeVar, overload
 
 from ipcq._abilities.lease import Lease
 from ipcq._abilities.view import View
 from ipcq._handle.origin import Origin
 from ipcq._handle.queue import Message, Queue
-from ipcq._process.deadline import PASSED, deadline_of
+from ipcq._process.deadline import PASSED, deadline_of, seconds_of
 from ipcq._process.operation import ANSWER_SECONDS, OPERATION_SECONDS, Asking, asking_deadline
 from ipcq.backend import Channel
 from ipcq.errors import InvalidArgument
@@ -26,17 +27,18 @@ class RemoteQueue(Queue[T]):
 
     __slots__ = ()
 
-    def _asking(self, block: bool, timeout: float | None) -> Asking:
+    def _asking(self, block: bool, timeout: float | None, linger: float = 0) -> Asking:
         try:
             deadline = deadline_of(block, timeout)
+            more = seconds_of(linger, "linger")
         except InvalidArgument:
-            deadline = PASSED  # the call itself raises it
-        return self._asking_until(deadline)
+            deadline, more = PASSED, 0.0  # the call itself raises it
+        return self._asking_until(deadline, more)
 
-    def _asking_until(self, deadline: float) -> Asking:
+    def _asking_until(self, deadline: float, more: float = 0) -> Asking:
         if deadline == PASSED:  # even a call that does not wait needs an answer
             deadline = asking_deadline(ANSWER_SECONDS)
-        return Asking(deadline, self._check_open)
+        return Asking(deadline + more, self._check_open)
 
     def _with_channel(self, operation: Callable[[Channel], R]) -> R:
         return Asking(asking_deadline(OPERATION_SECONDS), self._check_open).run(super()._with_channel, operation)
@@ -85,8 +87,11 @@ class RemoteQueue(Queue[T]):
     def get_nowait(self) -> T:
         return self.get(False)
 
-    def get_many(self, max_items: int | None = None, block: bool = True, timeout: float | None = None) -> list[T]:
-        return self._asking(block, timeout).run(super().get_many, max_items, block, timeout)
+    def get_many(
+        self, max_items: int | None = None, block: bool = True, timeout: float | None = None, *, linger: float = 0
+    ) -> list[T]:
+        asking = self._asking(block, timeout, linger)
+        return asking.run(partial(super().get_many, max_items, block, timeout, linger=linger))
 
     def get_message(self, block: bool = True, timeout: float | None = None) -> Message[T]:
         return self._asking(block, timeout).run(super().get_message, block, timeout)

@@ -25,8 +25,10 @@ from ipcq._handle.interface import (
     out_of_time,
     put_encoded,
     slice_of,
+    stop_lingering,
     take,
     take_latest,
+    take_more,
     viewed,
     waits,
     wake,
@@ -192,13 +194,19 @@ class Queue(Generic[T]):
         """
         return self._queue.get_nowait()
 
-    async def get_many(self, max_items: int | None = None, block: bool = True, timeout: float | None = None) -> list[T]:
+    async def get_many(
+        self, max_items: int | None = None, block: bool = True, timeout: float | None = None, *, linger: float = 0
+    ) -> list[T]:
         """Wait for one item, then take all items that are in the queue; as `ipcq.Queue.get_many`."""
         deadline = self._deadline(block, timeout)
+        seconds = self._seconds(linger, "linger")
         await self._checkpoint()
-        if self._may_block:
+        if self._may_block or seconds:
             on_channel(self._queue, lambda _: check_max_items(max_items))
-            return decoded(self._queue, await self._take(max_items, deadline))
+            messages = await self._take(max_items, deadline)
+            if seconds:
+                await self._linger(messages, max_items, monotonic() + seconds)
+            return decoded(self._queue, messages)
         return await self._serve(self._getters, partial(self._queue.get_many, max_items, False), deadline)
 
     async def get_message(self, block: bool = True, timeout: float | None = None) -> "ipcq.Message[T]":
@@ -219,6 +227,18 @@ class Queue(Generic[T]):
             return await self._serve(self._getters, partial(self._queue.get_latest, False), deadline)
         attempt, undo = partial(take_latest, self._queue), partial(keep, self._queue)
         return decoded(self._queue, await self._serve(self._getters, attempt, deadline, undo))[0]
+
+    async def _linger(self, messages: list[Received], max_items: int | None, until: float) -> None:
+        """Add the messages that arrive until then; if the call is cancelled, keep all for the next get."""
+        attempt, undo = partial(take_more, self._queue, messages, max_items), partial(keep, self._queue)
+        rest: list[Received] = []
+        try:
+            while rest := await self._serve(self._getters, attempt, until, undo):
+                messages += rest
+        except MessageQueueError:
+            pass  # the time is over, or the queue ended after the first message
+        except BaseException as error:
+            stop_lingering(self._queue, error, messages, rest)
 
     async def _take(self, max_items: int | None, deadline: float) -> list[Received]:
         """Take messages in a thread; those that a cancelled call takes are kept for the next get."""

@@ -211,3 +211,14 @@ def test_waits_for_space_poll_by_default(remote: RemoteFake, name: str) -> None:
         now = time.monotonic()
         of(queue).wait_writable(1, now, now + 0.01)
         assert time.monotonic() > now
+
+
+def test_the_requests_of_a_lingering_batch_end_after_its_time(remote: RemoteFake, name: str) -> None:
+    """Clause 38: a request that begins late in the wait has as much time as the first."""
+    with ipcq.open(name, "remote") as queue:
+        queue.put(1)
+        call = queue._asking(False, None, 100.0)
+        assert call._call.deadline - time.monotonic() > 90
+        with pytest.raises(ipcq.InvalidArgument, match="linger"):
+            queue.get_many(2, linger=-1)
+        assert queue.get_many(2, block=False, linger=0.01) == [1]

@@ -64,7 +64,7 @@ def verbs(queue: ipcq.Queue[Job]) -> None:
     assert_type(queue.get_latest(timeout=1), Job)
     assert_type(queue.get(), Job)
     assert_type(queue.get_nowait(), Job)
-    assert_type(queue.get_many(10), list[Job])
+    assert_type(queue.get_many(10, linger=0.5), list[Job])
     assert_type(queue.put_many([Job(1), Job(2)], timeout=0.5), int)
     assert_type(queue.peek(), Job)
     assert_type(queue.clear(), int)
@@ -191,7 +191,7 @@ async def awaited_verbs() -> None:
     async with ipcq.aio.open("/jobs", type=Job) as queue:
         assert_type(queue, ipcq.aio.Queue[Job])
         assert_type(await queue.get(), Job)
-        assert_type(await queue.get_many(10), list[Job])
+        assert_type(await queue.get_many(10, linger=0.5), list[Job])
         assert_type((await queue.get_message()).item, Job)
         assert_type([job async for job in queue], list[Job])
         async with queue.lease() as lease:
