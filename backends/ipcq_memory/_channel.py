@@ -63,13 +63,13 @@ class MemoryChannel(Channel):
     def try_put(self, data: bytes, priority: int, /) -> bool:
         return self._queue.alone(self._put, data, priority)
 
-    def try_put_many(self, batch: Sequence[bytes], /) -> int:
+    def try_put_many(self, batch: Sequence[bytes], priority: int = 0, /) -> int:
         def put_all() -> int:
             stored = 0
             # Create the number before the put, because that allocates.
             for number, data in enumerate(batch, 1):
                 try:
-                    if not self._put(data, 0):
+                    if not self._put(data, priority):
                         break
                 except MemoryError:
                     if not stored:

@@ -83,10 +83,10 @@ class MqueueChannel(Channel):
             raise explained(error) from error
         return True
 
-    def try_put_many(self, batch: Sequence[bytes], /) -> int:
+    def try_put_many(self, batch: Sequence[bytes], priority: int = 0, /) -> int:
         if not batch:  # an empty batch asks whether the queue accepts messages
             self._look_to_put()
-        return super().try_put_many(batch)
+        return super().try_put_many(batch, priority)
 
     def try_get(self) -> Received | None:
         if monotonic() >= self._next_look:

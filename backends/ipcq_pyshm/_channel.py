@@ -376,7 +376,9 @@ class PyshmChannel(Channel):
         self._commit(state, self._order.store(state, data, priority))
         return True
 
-    def try_put_many(self, batch: Sequence[bytes], /) -> int:
+    def try_put_many(self, batch: Sequence[bytes], priority: int = 0, /) -> int:
+        if priority:  # each message moves entries of the heap, and a redo record has room for the moves of one
+            return super().try_put_many(batch, priority)
         stored = self._step(PATIENCE, self._put_many, batch)
         if stored is NOT_NOW:
             return 0

@@ -145,8 +145,8 @@ class RedisChannel(RemoteChannel):
     def try_put(self, data: bytes, priority: int, /) -> bool:
         return self._put([data], priority, 0) == 1
 
-    def try_put_many(self, batch: Sequence[bytes], /) -> int:
-        return self._put(batch, 0, 0)
+    def try_put_many(self, batch: Sequence[bytes], priority: int = 0, /) -> int:
+        return self._put(batch, priority, 0)
 
     def _put(self, batch: Sequence[bytes], priority: int, delay: int) -> int:
         stored, number = self._once(self._scripts.put, priority, delay, *batch) or (0, 0)

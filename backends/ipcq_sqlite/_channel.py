@@ -201,8 +201,8 @@ class SqliteChannel(Channel):
     def try_put(self, data: bytes, priority: int, /) -> bool:
         return self._put((data,), priority) == 1
 
-    def try_put_many(self, batch: Sequence[bytes], /) -> int:
-        return self._put(batch[:_MOST], 0)
+    def try_put_many(self, batch: Sequence[bytes], priority: int = 0, /) -> int:
+        return self._put(batch[:_MOST], priority)
 
     def try_put_dropping(self, data: bytes, priority: int, /) -> int | None:
         values = (_schema.key_base(priority), len(data) or 1)

@@ -106,7 +106,7 @@ class TcpChannel(b.RemoteChannel):
     def try_put(self, data: bytes, priority: int, /) -> bool:
         return bool(self.try_put_many([data]))
 
-    def try_put_many(self, batch: list[bytes], /) -> int:
+    def try_put_many(self, batch: list[bytes], priority: int = 0, /) -> int:
         return self.ask("put", batch=[data.decode("latin-1") for data in batch])
 
     def try_get(self) -> b.Received | None:

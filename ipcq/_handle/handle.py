@@ -80,14 +80,15 @@ class Handle(Lifecycle):
 
         self._with_channel(put_one)
 
-    def _put_batch(self, channel: Channel, batch: Sequence[bytes], deadline: float) -> int:
+    def _put_batch(self, channel: Channel, batch: Sequence[bytes], deadline: float, priority: int = 0) -> int:
+        also = (priority,) if priority else ()
         since = monotonic()
         waited = False
         stored = count = 0
         try:
             while stored < len(batch):
                 self._check_open()
-                count = channel.try_put_many(batch[stored:] if stored else batch)
+                count = channel.try_put_many(batch[stored:] if stored else batch, *also)
                 stored, count = stored + count, 0
                 now = monotonic()
                 if stored == len(batch) or now >= deadline:

@@ -187,9 +187,9 @@ def encode(queue: Queue[T], item: T, priority: int) -> bytes:
     return on_channel(queue, encoded)
 
 
-def encode_all(queue: Queue[T], items: Iterable[T]) -> list[bytes]:
+def encode_all(queue: Queue[T], items: Iterable[T], priority: int) -> list[bytes]:
     """Encode a batch for a later put, with the same checks as `Queue.put_many`."""
-    return on_channel(queue, lambda _: queue._encode_all(items))
+    return on_channel(queue, lambda _: queue._encode_all(items, priority))
 
 
 def expect_no_close(handle: Handle) -> None:

@@ -173,16 +173,19 @@ class Queue(Handle, Leasing[T], InPlace[T], Generic[T]):
         self.put(item, False)
 
     @in_c
-    def put_many(self, items: Iterable[T], block: bool = True, timeout: float | None = None) -> int:
+    def put_many(
+        self, items: Iterable[T], block: bool = True, timeout: float | None = None, *, priority: int = 0
+    ) -> int:
         """Put the items in order, until all are stored or the time is over.
 
         All items are encoded before the first is stored. With `capabilities.atomic_batch`, the messages that are stored
-        together become visible together.
+        together become visible together, on `pyshm` only if their priority is 0.
 
         Args:
             items: Objects that the serializer can encode.
             block: Wait for space; False stores what fits now.
             timeout: Seconds to wait at most, for all items together; None waits until all are stored.
+            priority: The priority of every item, as for `put`.
 
         Returns:
             The number of items stored.
@@ -192,18 +195,20 @@ class Queue(Handle, Leasing[T], InPlace[T], Generic[T]):
             QueueShutDown: The queue was shut down before the first item was stored.
             EncodeError: An item cannot be encoded, the message says which; nothing was stored.
             MessageTooLarge: An encoded item exceeds `max_message_size`; nothing was stored.
+            Unsupported: A priority other than 0 on a queue without priorities.
             PermissionDenied: The handle was opened with ``write=False``.
             InvalidArgument: As for `put`.
         """
 
         def put_all(channel: Channel) -> int:
             deadline = deadline_of(block, timeout)
-            return self._put_batch(channel, self._encode_all(items), deadline)
+            return self._put_batch(channel, self._encode_all(items, priority), deadline, priority)
 
         return self._with_channel(put_all)
 
-    def _encode_all(self, items: Iterable[T]) -> list[bytes]:
+    def _encode_all(self, items: Iterable[T], priority: int = 0) -> list[bytes]:
         self._require_write()
+        self._check_priority(priority)
         if not isinstance(items, Iterable):
             raise InvalidArgument(f"items must be an iterable, not {items!r}")
         batch: list[bytes] = []

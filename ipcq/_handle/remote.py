@@ -78,8 +78,10 @@ class RemoteQueue(Queue[T]):
     def put_nowait(self, item: T) -> None:
         self.put(item, False)
 
-    def put_many(self, items: Iterable[T], block: bool = True, timeout: float | None = None) -> int:
-        return self._asking(block, timeout).run(super().put_many, items, block, timeout)
+    def put_many(
+        self, items: Iterable[T], block: bool = True, timeout: float | None = None, *, priority: int = 0
+    ) -> int:
+        return self._asking(block, timeout).run(super().put_many, items, block, timeout, priority=priority)
 
     def get(self, block: bool = True, timeout: float | None = None) -> T:
         return self._asking(block, timeout).run(super().get, block, timeout)

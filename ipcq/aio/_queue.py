@@ -148,20 +148,23 @@ class Queue(Generic[T]):
         """
         self._queue.put_nowait(item)
 
-    async def put_many(self, items: Iterable[T], block: bool = True, timeout: float | None = None) -> int:
+    async def put_many(
+        self, items: Iterable[T], block: bool = True, timeout: float | None = None, *, priority: int = 0
+    ) -> int:
         """Put the items until all are stored or the time is over, and return the number; as `ipcq.Queue.put_many`.
 
         If it is cancelled, it may have stored the first items. Use a timeout instead to get their number.
         """
         deadline = self._deadline(block, timeout)
         await self._checkpoint()
-        batch = encode_all(self._queue, items)
+        batch = encode_all(self._queue, items, priority)
+        also = (priority,) if priority else ()
         stored = 0
 
         def store() -> int:
             nonlocal stored
             try:
-                stored += on_channel(self._queue, lambda channel: channel.try_put_many(batch[stored:]))
+                stored += on_channel(self._queue, lambda channel: channel.try_put_many(batch[stored:], *also))
             except MessageQueueError:
                 if not stored:  # otherwise the caller needs the number of stored messages
                     raise

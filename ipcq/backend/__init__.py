@@ -39,7 +39,7 @@ each clause.
     if the mechanism can leave a message in place until there is memory for it. A batch ends before the first message
     that does not fit into memory.
 12. With `capabilities.atomic_batch`, the part of a batch that `try_put_many` stores appears in one step, with no other
-    producer's message in between.
+    producer's message in between. A batch with another priority than 0 may be stored message by message.
 
 **Waiting**
 

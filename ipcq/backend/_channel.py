@@ -87,13 +87,16 @@ class Channel(Protocol):
         limit = self.attributes.max_messages
         return limit is not None and self.qsize() >= limit
 
-    def try_put_many(self, batch: Sequence[bytes], /) -> int:
-        """Store as many messages from the start of the batch as fit now, and return their number."""
+    def try_put_many(self, batch: Sequence[bytes], priority: int = 0, /) -> int:
+        """Store as many messages from the start of the batch as fit now, all with this priority; return their number.
+
+        A backend without priorities gets no second argument.
+        """
         stored = 0
         # Create the number before the put, because it allocates memory.
         for number, data in enumerate(batch, 1):
             try:
-                if not self.try_put(data, 0):
+                if not self.try_put(data, priority):
                     break
             except (MessageQueueError, MemoryError):
                 # Report what is stored already; the next call raises again.

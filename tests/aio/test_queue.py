@@ -97,6 +97,24 @@ def test_a_put_waits_for_space(handle: Handle, run: Run) -> None:
     assert run(main) == list(range(12))
 
 
+def test_a_batch_has_a_priority(loop: str) -> None:
+    """C22, C8: it comes before what was put without one; a queue without priorities refuses it."""
+
+    async def main() -> list[Any]:
+        async with ipcq.aio.open(fresh_name(), "memory", priorities=True, max_messages=4) as queue:
+            await queue.put_many([1, 2])
+            await queue.put_many([3, 4], priority=1)
+            taken = await queue.get_many()
+            await queue.unlink()
+        async with ipcq.aio.open(fresh_name(), "memory", max_messages=4) as queue:
+            with pytest.raises(ipcq.Unsupported):
+                await queue.put_many([1], priority=1)
+            await queue.unlink()
+        return taken
+
+    assert anyio.run(main, backend=loop) == [3, 4, 1, 2]
+
+
 @pytest.mark.parametrize("verb", ["get", "get_many", "get_message", "put", "put_many"])
 def test_a_call_behind_others_ends_at_its_timeout(handle: Handle, run: Run, verb: str) -> None:
     """C10: tasks that wait before it do not delay it."""

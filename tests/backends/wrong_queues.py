@@ -477,6 +477,14 @@ class ForgetsPriorities(Wrong):
             return super().try_put(data, 0)
 
 
+class ForgetsPrioritiesOfBatches(Wrong):
+    caught_by = "test_a_batch_has_a_priority"
+
+    class Faulty(MemoryChannel):
+        def try_put_many(self, batch: Sequence[bytes], priority: int = 0, /) -> int:
+            return super().try_put_many(batch)
+
+
 class CountsRoughly(Wrong):
     caught_by = "test_the_count_is_exact"
 

@@ -20,6 +20,7 @@ from ipcq.errors import (
     QueueClosed,
     QueueGone,
     QueueShutDown,
+    Unsupported,
 )
 
 BAD = b"\xc1\xff"
@@ -100,6 +101,34 @@ def test_putting_a_batch_continues_when_space_becomes_free(handle: Handle, chann
     """C9: it puts as many items as possible before the deadline."""
     channel.wait_writable = lambda *_: channel.queue.messages.clear()
     assert handle.put_many(range(8)) == 8
+
+
+def test_all_of_a_batch_have_its_priority(name: str, memory: str) -> None:
+    """C8: also those that it has to wait for."""
+    with ipcq.open(name, memory, priorities=True, max_messages=2, max_message_size=64) as queue:
+        producer = Thread(lambda: queue.put_many(range(5), timeout=HANG, priority=3))
+        taken = [queue.get_message(timeout=HANG) for _ in range(5)]
+        assert (producer.outcome(), [each.priority for each in taken]) == (5, [3] * 5)
+
+
+def test_a_batch_with_a_priority_needs_a_queue_with_priorities(queue: Handle) -> None:
+    """C25: nothing is stored."""
+    with pytest.raises(Unsupported, match="create it with priorities=True"):
+        queue.put_many([1, 2], priority=1)
+    assert queue.empty()
+
+
+@pytest.mark.parametrize("priority", [-1, 32768, True, 1.0, "1", None, [1, 2]])
+def test_a_bad_priority_of_a_batch_is_refused(queue: Handle, priority: Any) -> None:
+    """It is one number for all items, as for `put`."""
+    with pytest.raises(InvalidArgument, match="priority must be an int from 0 to 32767"):
+        queue.put_many([1, 2], priority=priority)
+
+
+def test_a_channel_without_priorities_gets_the_batch_alone(handle: Handle, channel: FakeChannel) -> None:
+    """Backends that were written before batches had priorities still work."""
+    channel.try_put_many = lambda batch: len(batch)
+    assert handle.put_many([1, 2], priority=0) == 2
 
 
 def test_a_batch_counts_one_wait(handle: Handle, channel: FakeChannel) -> None:

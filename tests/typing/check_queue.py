@@ -65,7 +65,7 @@ def verbs(queue: ipcq.Queue[Job]) -> None:
     assert_type(queue.get(), Job)
     assert_type(queue.get_nowait(), Job)
     assert_type(queue.get_many(10, linger=0.5), list[Job])
-    assert_type(queue.put_many([Job(1), Job(2)], timeout=0.5), int)
+    assert_type(queue.put_many([Job(1), Job(2)], timeout=0.5, priority=3), int)
     assert_type(queue.peek(), Job)
     assert_type(queue.clear(), int)
     assert_type(queue.qsize(), int)

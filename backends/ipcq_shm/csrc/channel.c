@@ -144,7 +144,7 @@ static PyObject *number_of(PyObject *whole, size_t count, size_t stored)
     return number;
 }
 
-static PyObject *put_batch(PyObject *self, PyObject *batch, bool whole)
+static PyObject *put_batch(PyObject *self, PyObject *batch, unsigned priority, bool whole)
 {
     struct queue *queue = core_queue_of(self);
     PyObject *number;
@@ -179,6 +179,7 @@ static PyObject *put_batch(PyObject *self, PyObject *batch, bool whole)
         pieces[index] = (struct queue_piece){
             .data = PyBytes_AS_STRING(message),
             .size = (size_t)PyBytes_GET_SIZE(message),
+            .priority = priority,
         };
         bytes += pieces[index].size;
     }
@@ -197,14 +198,18 @@ static PyObject *put_batch(PyObject *self, PyObject *batch, bool whole)
     return core_raise(Py_TYPE(self), result);
 }
 
-static PyObject *try_put_many(PyObject *self, PyObject *batch)
+static PyObject *try_put_many(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
 {
-    return put_batch(self, batch, false);
+    long priority = count == 2 ? PyLong_AsLong(arguments[1]) : 0;
+
+    if ((priority == -1 && PyErr_Occurred()) || (count != 2 && !has_arguments("try_put_many", count, 1)))
+        return NULL;
+    return put_batch(self, arguments[0], (unsigned)priority & HIGHEST_PRIORITY, false);
 }
 
 static PyObject *try_put_all(PyObject *self, PyObject *batch)
 {
-    return put_batch(self, batch, true);
+    return put_batch(self, batch, 0, true);
 }
 
 /* Getting */
@@ -871,7 +876,7 @@ static void channel_dealloc(PyObject *self)
 
 static PyMethodDef channel_methods[] = {
     {"try_put", (PyCFunction)(void (*)(void))try_put, METH_FASTCALL, NULL},
-    {"try_put_many", try_put_many, METH_O, NULL},
+    {"try_put_many", (PyCFunction)(void (*)(void))try_put_many, METH_FASTCALL, NULL},
     {"try_put_all", try_put_all, METH_O, NULL},
     {"try_put_dropping", try_put_dropping, METH_VARARGS, NULL},
     {"try_get", try_get, METH_NOARGS, NULL},

@@ -209,6 +209,14 @@ class Abilities(Bench):
             queue.put(item, priority=priority)
         assert [queue.get(timeout=HANG) for _ in range(4)] == ["high", "middle", "middle too", "low"]
 
+    def test_a_batch_has_a_priority(self) -> None:
+        """C8, C9, clause 9: put_many gives its priority to each item, and FIFO order is kept within it."""
+        self.needs("priorities")
+        queue = self.create(priorities=True)
+        assert (queue.put_many([1, 2]), queue.put_many([3, 4], timeout=HANG, priority=7)) == (2, 2)
+        taken = [queue.get_message(timeout=HANG) for _ in range(4)]
+        assert [(each.item, each.priority) for each in taken] == [(3, 7), (4, 7), (1, 0), (2, 0)]
+
     def test_a_message_tells_its_priority(self) -> None:
         """Clause 9: get_message returns the item and its priority."""
         self.needs("priorities")
