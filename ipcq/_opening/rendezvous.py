@@ -254,8 +254,9 @@ def _create(
                 reasons[name] = error.detail or str(error)
                 cause = error
                 continue
-            for alternative in _alternatives(open_request, tried):
-                error.add_way_out(alternative)
+            with suppress(MessageQueueError, MemoryError):  # what ran out may keep other backends from being loaded
+                for alternative in _alternatives(open_request, tried):
+                    error.add_way_out(alternative)
             raise
     raise BackendUnavailable(f"no backend can create it ({_listed(reasons)})", reasons=reasons) from cause
 

@@ -124,6 +124,17 @@ def test_if_there_is_no_space_the_next_backend_is_recommended(
         opened()
 
 
+@pytest.mark.parametrize("shortage", [NoSpace(), MemoryError()])
+def test_a_shortage_while_others_are_looked_for_does_not_replace_the_error(
+    one: FakeBackend, opened: Opening, monkeypatch: pytest.MonkeyPatch, shortage: Exception
+) -> None:
+    """C24: what ran out may also keep other backends from being loaded."""
+    one.on_create = raising(copy.copy(SHORTAGES[0]))
+    monkeypatch.setattr("ipcq._opening.rendezvous._alternatives", lambda *_: raising(shortage)(""))
+    with pytest.raises(LimitExceeded, match="queues_max"):
+        opened()
+
+
 def test_a_backend_that_cannot_honour_the_request_is_not_recommended(
     one: FakeBackend, two: FakeBackend, installed: Installed, opened: Opening
 ) -> None:
