@@ -55,10 +55,11 @@ def nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     over = left(ours) - before
     if over:
-        gc.collect()
         until = time.monotonic() + (0 if request.node.stash.get(FAILED, False) else GRACE)
+        gc.collect()
         while over and time.monotonic() < until:
             time.sleep(0.01)
+            gc.collect()  # again: a thread may keep a cycle until it has ended
             over = left(ours) - before
     if over:
         told = ", ".join(sorted(map(described, over)))
