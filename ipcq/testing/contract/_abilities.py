@@ -172,6 +172,7 @@ class Abilities(Bench):
             bytes_put=6,
             puts=self.capacity + 1,
             gets=1,
+            dropped=0,
             high_water_mark=self.capacity,
             waits=1,
             timeouts=1,
