@@ -8,6 +8,7 @@ import pytest
 
 import ipcq.aio
 from aio.conftest import Run
+from ipcq.aio._queue import end_view
 from ipcq.testing.processes import fresh_name
 
 pytestmark = pytest.mark.needs("memory")
@@ -113,3 +114,12 @@ def test_a_message_is_copied_into_a_buffer(handle: Handle, run: Run) -> None:
         assert target == b"item\0"
 
     run(main)
+
+
+def test_the_view_of_a_cancelled_call_is_ended(handle: Handle) -> None:
+    """C22: on a queue with leases its message comes back."""
+    handle.put(b"item")
+    view = handle.view()
+    end_view(view)
+    assert "ended" in repr(view)
+    assert handle.qsize() == handle.capabilities.leases

@@ -108,6 +108,22 @@ def test_a_lease_whose_message_was_dropped_is_lost() -> None:
 
 
 @pytest.mark.needs("memory")
+def test_a_dead_letter_becomes_ready_again_as_the_model_says() -> None:
+    """Clause 32: unless the queue is shut down."""
+    put = ("put", {"item": 1, "priority": 0})
+    dead = put, ("lease", {}), ("settle", {"which": 0, "how": "reject"})
+    calls = *dead, ("requeue", {"most": 2}), ("get", {"timeout": 0})
+    assert model(*calls[:-1], leases=True) == ("returned", 1)
+    assert model(*calls, leases=True) == ("returned", 1)
+    shut = *dead, ("shutdown", {"immediate": False}), ("requeue", {"most": 2})
+    assert model(*shut, leases=True, shutdown=True) == ("raised", "QueueShutDown")
+    for each in (calls, shut):
+        trace = [("renew", 0, {}), *((call, 0, arguments) for call, arguments in each)]
+        outcome = replay(trace, "memory", {**machine.LeaseMachine.options, "leases": True})[-1]
+        assert outcome == model(*each, leases=True, shutdown=True)
+
+
+@pytest.mark.needs("memory")
 def test_a_dead_letter_is_taken_as_the_model_says() -> None:
     """Its item is not compared: it may be one that cannot be decoded."""
     put = ("put", {"item": 1, "priority": 0})
