@@ -37,10 +37,8 @@ QUICK = (
 )
 # The tests that run on each Python.
 VERSIONED = ("-m", "not storm and not once")
-# Coverage is checked once, over all Pythons. The Python that runs all tests measures all lines. Measuring takes a third
-# of the processor time of a test on Python 3.12, so the others measure only tests of the lines for some versions.
+# Coverage is checked once, over all Pythons.
 MEASURED = ("--cov", "--cov-report=", "--cov-fail-under=0")
-VERSIONED_LINES = ("tests/core/test_errors.py", "tests/backends/test_pyshm_lock.py")
 # The packages that the tests of `bare` and `free-threaded` need, without peers and extras.
 PYTEST = ("hypothesis>=6.100", "pytest>=8.2", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "sybil>=9")
 # The free-threaded CPython that session `free-threaded` builds. Outside the checkout, because the build takes minutes.
@@ -122,7 +120,7 @@ def install(session: nox.Session, *groups: str) -> None:
 
 @nox.session(python=list(PYTHONS))
 def tests(session: nox.Session) -> None:
-    """Run the tests and measure coverage; arguments go to pytest, and select the tests.
+    """Run the tests and measure their coverage; arguments go to pytest, and select the tests.
 
     Slow tests that hardly depend on the version run only on the Python that runs nox: storms of processes, programs,
     hostile bytes, limits, the command line, the documentation. GitHub's workflows run nox with each Python.
@@ -132,11 +130,9 @@ def tests(session: nox.Session) -> None:
     print(f"ipcq: running the tests on CPython {version}", flush=True)
     if session.posargs:
         pytest(session, *session.posargs)
-    elif session.python == DEFAULT:
-        pytest(session, *MEASURED, *workers(session), *time_limit("all"))
     else:
-        pytest(session, *workers(session), *time_limit("some"), *VERSIONED)
-        pytest(session, *MEASURED, *workers(session), *time_limit("some"), *VERSIONED_LINES)
+        chosen = time_limit("all") if session.python == DEFAULT else (*time_limit("some"), *VERSIONED)
+        pytest(session, *MEASURED, *workers(session), *chosen)
     passed.append(version)
 
 
