@@ -465,7 +465,7 @@ class PyshmChannel(Channel):
     def _put_dropping(self, state: State, data: bytes, priority: int, dropped: list[int]) -> bool:
         if state.flags & DOWN:
             raise QueueShutDown
-        order = self._order
+        order, pending = self._order, 0
         if not order.fits(state, len(data)):
             left, places = copy(state), []
             for each in order.droppable(state, priority):
@@ -475,8 +475,9 @@ class PyshmChannel(Channel):
                 places.append(each)
             if not order.fits(left, len(data)):
                 return False
-            self._drop_places(state, places, dropped, whole=order.has_spare(state, len(data)))
+            pending = self._drop_places(state, places, dropped, whole=order.has_spare(state, len(data)))
         self._commit(state, order.store(state, data, priority))
+        dropped[0] += pending
         return True
 
     def try_get_latest(self) -> Received | None:
@@ -501,8 +502,11 @@ class PyshmChannel(Channel):
             self._ring(SPACE, ALL)
         return result
 
-    def _drop_places(self, state: State, places: Sequence[Place], dropped: list[int], *, whole: bool) -> None:
-        """Drop messages, and count them in `dropped`; from a ring if `whole` with the commit that follows."""
+    def _drop_places(self, state: State, places: Sequence[Place], dropped: list[int], *, whole: bool) -> int:
+        """Drop messages, and count in `dropped` those whose drop is committed; return the number of the others.
+
+        From a ring they are dropped with the commit that follows, if `whole`.
+        """
         singly = self.attributes.priorities or self.attributes.leases  # each may move heap entries
         for each in places:
             cells = self._order.remove(state, each)
@@ -510,13 +514,15 @@ class PyshmChannel(Channel):
                 self._commit(state, cells)
                 dropped[0] += 1
                 self._go_on(state)
-        if not singly:
-            if not whole:
-                self._commit(state)
-            dropped[0] += len(places)
+        pending = 0 if singly else len(places)
+        if pending and not whole:
+            self._commit(state)
+            dropped[0] += pending
+            pending = 0
         with suppressed(OSError, MessageQueueError, MemoryError):  # it is only a figure
             (figure,) = DROPPED.unpack(self._read(DROPPED_AT, DROPPED.size))
             self._write(DROPPED_AT, DROPPED.pack(figure + len(places) & _FIGURE_MASK))
+        return pending
 
     def _go_on(self, state: State) -> None:
         """Go on with a step after a commit.

@@ -13,12 +13,12 @@ from processes.needs import usable
 CAPACITY = 3
 
 
-def interrupt(queue: "ipcq.Queue[Any]", taken: list[bytes]) -> None:
+def interrupt(queue: "ipcq.Queue[Any]", taken: list[bytes], dropped: list[int]) -> None:
     """Do what a handler may do."""
     with suppress(ipcq.QueueEmpty):
         taken.append(queue.get(timeout=0))
     with suppress(ipcq.QueueFull):  # the interrupted call has not counted yet what it has taken
-        queue.put(b"inner", drop_oldest=True)
+        dropped.append(queue.put(b"inner", drop_oldest=True))
 
 
 @pytest.mark.parametrize("kind", ["plain", "priorities", "leases"])
@@ -35,9 +35,10 @@ def test_a_call_that_is_overtaken_starts_again(backend: str, kind: str, verb: st
             for number in range(CAPACITY):
                 queue.put(b"%d" % number)
             taken: list[bytes] = []
-            overtaking = Overtaking(point, lambda taken=taken: interrupt(queue, taken))
+            dropped: list[Any] = []
+            overtaking = Overtaking(point, lambda taken=taken, dropped=dropped: interrupt(queue, taken, dropped))
             if verb == "put":
-                overtaking.during(lambda: queue.put(b"outer", drop_oldest=True))
+                dropped.append(overtaking.during(lambda: queue.put(b"outer", drop_oldest=True)))
             else:
                 with suppress(ipcq.QueueEmpty):
                     taken.append(overtaking.during(lambda: queue.get_latest(block=False)))  # type: ignore[arg-type]
@@ -47,6 +48,7 @@ def test_a_call_that_is_overtaken_starts_again(backend: str, kind: str, verb: st
                     taken.append(queue.get(timeout=0))
             assert len(set(taken)) == len(taken)
             assert (b"outer" in taken) == (verb == "put")
+            assert verb != "put" or CAPACITY + len(dropped) == len(taken) + sum(dropped)
             stats = queue.stats()
             assert (stats.puts, stats.depth, stats.bytes) == (stats.gets, 0, 0)
             reached, point = overtaking.reached, point + 1
