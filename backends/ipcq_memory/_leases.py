@@ -260,12 +260,10 @@ class LeaseQueue(MemoryQueue):
 
     def take_latest(self) -> Received:
         ready = self.messages(State.READY)
-        first = max(each.priority for each in ready)
-        changes: dict[int, Message | None] = {each.number: None for each in ready if each.priority == first}
-        newest = self._messages[max(changes)]
-        assert newest is not None  # noqa: S101  # for the type checker: it is ready
+        newest = max(ready, key=lambda each: (each.priority, each.number))
+        changes: dict[int, Message | None] = {each.number: None for each in ready if each.priority == newest.priority}
         self.commit(changes, gets=len(changes), dropped=len(changes) - 1)
-        return newest.data, first
+        return newest.data, newest.priority
 
     def look(self) -> Received | None:
         message = self.next_ready()

@@ -5,6 +5,7 @@ A stream of another program is read only after checks: Arrow trusts what it read
 
 import struct
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import pyarrow as pa
@@ -41,11 +42,15 @@ def pieces_of(table: Any) -> list[memoryview]:
         Unencodable: It has a column of a type that is not read back.
     """
     for field in table.schema:
-        _check(field.type, lambda reason: Unencodable(f"its column {field.name!r} {reason}", "put .cast(…) of it"))  # noqa: B023  # called at once
+        _check(field.type, partial(_unencodable, field.name))
     file = _Pieces()
     with pa.ipc.new_stream(pa.PythonFile(file, mode="w"), table.schema) as writer:
         writer.write(table)
     return file.pieces
+
+
+def _unencodable(column: str, reason: str) -> Unencodable:
+    return Unencodable(f"its column {column!r} {reason}", "put .cast(…) of it")
 
 
 def table_in(message: bytes, begin: int, end: int) -> Any:

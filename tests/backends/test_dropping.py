@@ -41,7 +41,7 @@ def test_a_call_that_is_overtaken_starts_again(backend: str, kind: str, verb: st
                 dropped.append(overtaking.during(lambda: queue.put(b"outer", drop_oldest=True)))
             else:
                 with suppress(ipcq.QueueEmpty):
-                    taken.append(overtaking.during(lambda: queue.get_latest(block=False)))  # type: ignore[arg-type]
+                    taken.append(overtaking.during(lambda: queue.get_latest(block=False)))  # type: ignore[arg-type]  # the messages are bytes
             assert queue.qsize() <= CAPACITY
             with suppress(ipcq.QueueEmpty):
                 while True:

@@ -162,7 +162,7 @@ def test_missing_ok_is_a_bool(one: FakeBackend, name: str) -> None:
     """Another value is refused before anything is removed."""
     one.make(name)
     with pytest.raises(InvalidArgument, match="missing_ok must be True or False, not 'yes'"):
-        ipcq.unlink(name, missing_ok="yes")  # type: ignore[arg-type]
+        ipcq.unlink(name, missing_ok="yes")  # type: ignore[arg-type]  # wrong on purpose
     assert name in one.queues
 
 

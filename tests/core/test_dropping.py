@@ -70,7 +70,7 @@ def test_busy_is_not_full(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_full_queue_without_leases_says_that_nothing_may_be_dropped(queue: Queue) -> None:
     """Clause 43: no priorities are needed for that, if another process has taken what was there."""
     queue.put_many([1, 2])
-    queue._channel.try_put_dropping = lambda *_: None  # type: ignore[method-assign]
+    queue._channel.try_put_dropping = lambda *_: None  # type: ignore[method-assign]  # as if nothing may be dropped
     with pytest.raises(ipcq.QueueFull, match="too few ready messages of at most this priority"):
         queue.put("item", drop_oldest=True)
 

@@ -187,7 +187,7 @@ enum queue_result cells_make_room(struct queue *queue, const struct queue_piece 
     /* Before anything is dropped, because it may fail. */
     if (attention != 0 && attention_before_put(queue, attention, 0) != QUEUE_OK)
         return QUEUE_SYSTEM;
-    /* A kill from here on leaves the heap in another order, but whoever inherits the lock rebuilds it. */
+    /* If this process is killed from here on, the heap is out of order. The next owner of the lock rebuilds it. */
     heap_build(&cells, HEAP_VICTIMS, heap_count(&cells, HEAP_READY));
     while (messages-- != 0 && !has_room(queue, needed, get32(&index->free_cells), depth)) {
         uint64_t cell = heap_top(&cells, HEAP_VICTIMS);
